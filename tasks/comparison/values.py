@@ -1,0 +1,47 @@
+"""The comparison: one row per cell."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tasks.foundation.values import Value
+
+
+class ComparisonRow(Value):
+    """One cell. Memory in bytes, time in seconds; None where a step did not run."""
+
+    label: str
+    kind: str
+    seed: int
+    status: Literal["done", "cached", "failed"]
+    reason: str = ""
+    """One line, when it failed."""
+    metrics: dict[str, float] = {}
+    delta: dict[str, float] = {}
+    """Metric -> difference to the untuned base."""
+    forgetting: float | None = None
+    """Probe loss minus the untuned base's probe loss: above 0 the model got worse on the other domain."""
+    trainable_parameters: int | None = None
+    peak_memory_bytes: int | None = None
+    train_seconds: float | None = None
+    tokens_per_second: float | None = None
+    weights_bytes: int | None = None
+    merge: str = "-"
+    """`merged`, `not_needed`, `cannot`, `disabled` or `-`."""
+    run_id: str = ""
+    """MLflow run of the row, or of the run that made a cached one."""
+
+
+class Comparison(Value):
+    """All rows, best first by `metric`; failed ones last."""
+
+    name: str
+    metric: str
+    higher_is_better: bool
+    metrics: tuple[str, ...]
+    """Columns, in the order of `evaluation.metrics`."""
+    rows: tuple[ComparisonRow, ...]
+    winner: str | None
+    """Label of the best trained cell; None when no trained cell succeeded."""
+    rows_digest: str
+    """The evaluation rows that all scores share."""

@@ -1,0 +1,100 @@
+"""Rows in their one canonical form, and what the two data steps hand on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tasks.artifacts.values import Artifact
+from tasks.foundation.values import Value
+
+
+class Turn(Value):
+    """One message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Row(Value):
+    """A training row: a conversation that ends with the assistant, or raw text.
+
+    {"id": "3f…", "turns": [{"role": "user", "content": "name[Aromi]"}, {"role": "assistant", "content": "Aromi is …"}]}
+    """
+
+    id: str
+    """sha256 of the content (roles and texts); equal rows have equal ids wherever they come from."""
+    turns: tuple[Turn, ...] = ()
+    text: str | None = None
+    source: str = ""
+    """`file:line` of the first place where it stood."""
+
+    @property
+    def prompt(self) -> tuple[Turn, ...]:
+        """All turns but the last answer."""
+        return self.turns[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The last assistant turn, or the raw text."""
+        return self.turns[-1].content if self.turns else (self.text or "")
+
+
+class EvalRow(Row):
+    """An evaluation row with every reference that the evaluation source holds for the same prompt."""
+
+    references: tuple[str, ...] = ()
+
+
+class DataReport(Value):
+    """Counts of the data step; logged whole, and as flat `data/…` metrics."""
+
+    read_rows: int
+    train_rows: int
+    eval_rows: int
+    bad_rows: int
+    bad_by_reason: dict[str, int] = {}
+    first_bad: tuple[str, ...] = ()
+    """At most five `file:line: reason`."""
+    duplicate_rows: int
+    leaked_rows: int
+    unused_rows: int
+    """Good rows left out by `max_*_rows` or by mixing weights."""
+    rows_by_source: dict[str, int] = {}
+    formats: dict[str, str] = {}
+    """Source -> the format that was recognised."""
+    prompt_characters_median: float
+    answer_characters_median: float
+    digest: str
+    """sha256 over the ids of all train and eval rows in order: the full data digest."""
+
+
+class PreparedData(Value):
+    """Artifact `prepare`: train.jsonl (Row), eval.jsonl (EvalRow), quarantine.jsonl, report.json."""
+
+    artifact: Artifact
+    report: DataReport
+
+
+class TokenReport(Value):
+    """Counts of the tokenisation; logged whole, and as flat `tokenize/…` metrics. Lengths are in tokens."""
+
+    train_sequences: int
+    train_tokens: int
+    answer_tokens: int
+    eval_sequences: int
+    eval_tokens: int
+    dropped_rows: int
+    truncated_rows: int
+    length_median: float
+    length_p95: float
+    length_max: int
+    packed_rows: int
+    template: str
+    """`chat:<sha256 prefix>` or the plain template that was used."""
+
+
+class TokenizedData(Value):
+    """Artifact `tokenize`: train.arrow and eval.arrow (id, input_ids, labels[, position_ids]), sample.md, report.json."""
+
+    artifact: Artifact
+    report: TokenReport

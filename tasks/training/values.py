@@ -1,0 +1,82 @@
+"""The file contract between the pipeline and the training worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts.values import Artifact
+from tasks.foundation.values import Value
+from tasks.methods import Candidate
+from tasks.models.values import BaseModel
+from tasks.training.settings import TrainingSettings
+
+
+class Cell(Value):
+    """One unit of comparison: base model x method x data x seed."""
+
+    label: str
+    """Unique within the comparison, for example `lora` or `lora seed 1`."""
+    method: dict[str, Any]
+    """Resolved settings of the method, with `kind`, `learning_rate`, `weight_decay`."""
+    seed: int
+    base: BaseModel
+    tokens: Artifact
+    training: TrainingSettings
+    """Resolved: the method's own steps are already in `max_steps`."""
+    ranks: int = 1
+    fingerprint: str
+    """sha256 of everything that decides the trained bytes: the key of the `train` artifact."""
+
+
+class TrainRequest(Value):
+    """request.json: all that the worker knows."""
+
+    cell: Cell
+    work: Path
+    """Checkpoints, metrics.jsonl, progress.json, failure.json: survives a kill."""
+    output: Path
+    """Folder that rank 0 fills: `adapter/` or `model/`, and result.json last."""
+    identity: dict[str, str]
+    """Flattened facts that a checkpoint must share to be resumed: name -> value."""
+
+
+class TrainResult(Value):
+    """result.json. Times in seconds, memory in bytes."""
+
+    steps: int
+    train_loss: float
+    """Loss of the last step."""
+    eval_loss: float | None
+    """Loss on the tokenised evaluation rows at the end."""
+    best_step: int | None = None
+    trainable_parameters: int
+    total_parameters: int
+    weights_bytes: int
+    """Size of the safetensors files that training leaves."""
+    weights_digest: str
+    """sha256 over the names and bytes of these files: equal for the same cell trained twice."""
+    train_tokens: int
+    """Non-padding tokens seen."""
+
+
+class TrainCost(Value):
+    """cost.json: what a repetition need not reproduce, kept beside the result and out of its digest."""
+
+    train_seconds: float
+    step_seconds_median: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    """Accelerator's peak of allocated memory; on CPU the peak resident set of rank 0."""
+    resumed_from_step: int | None = None
+    device: str
+
+
+class TrainedCell(Value):
+    """Artifact `train`."""
+
+    cell: Cell
+    artifact: Artifact
+    candidate: Candidate
+    result: TrainResult
+    cost: TrainCost
