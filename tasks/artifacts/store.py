@@ -1,0 +1,91 @@
+"""The artifact store: `<root>/<step>/<key>/`, committed atomically, verified before use, made once however many ask."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tasks.artifacts.manifest import Manifest, seal, sync, verify, write_durably
+from tasks.artifacts.values import Artifact
+from tasks.foundation.errors import IntegrityError
+
+log = logging.getLogger(__name__)
+
+Build = Callable[[Path], None]
+"""Fills an empty folder."""
+
+
+class ArtifactStore:
+    """Folders named by the sha256 of everything that decides their content."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def folder(self, step: str, key: str) -> Path:
+        """Where the artifact lies, or would."""
+        return self.root / step / key
+
+    def find(self, step: str, key: str) -> Artifact | None:
+        """The artifact after all its digests were verified, or None. A damaged one is set aside, saying so."""
+        folder = self.folder(step, key)
+        if not folder.exists():
+            return None
+        try:
+            manifest = verify(folder)
+        except IntegrityError as error:
+            self._set_aside(folder, error)
+            return None
+        return self._artifact(step, key, manifest, cached=True)
+
+    def make(self, step: str, key: str, build: Build, *, made_by: str = "") -> Artifact:
+        """Find the artifact, or build it under a lock and commit it.
+
+        The second of two callers waits and adopts what the first one made. `build` fills an empty folder beside the
+        final one; a failure or a kill leaves nothing that looks valid.
+        """
+        self.root.joinpath(step).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / step / f".{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("%s %s is being made by another process; waiting for it", step, key[:12])
+            lock.acquire()
+        try:
+            return self.find(step, key) or self._build(step, key, build, made_by)
+        finally:
+            lock.release()
+
+    def _build(self, step: str, key: str, build: Build, made_by: str) -> Artifact:
+        staging = self.root / step / f".{key}.staging"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            build(staging)
+            manifest = seal(staging, kind=step, key=key)
+            write_durably(self._origin(step, key), made_by)
+            staging.replace(self.folder(step, key))
+            sync(self.root / step)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return self._artifact(step, key, manifest, cached=False)
+
+    def _artifact(self, step: str, key: str, manifest: Manifest, *, cached: bool) -> Artifact:
+        origin = self._origin(step, key)
+        made_by = origin.read_text(encoding="utf-8") if origin.exists() else ""
+        path = self.folder(step, key)
+        return Artifact(step=step, key=key, path=path, digest=manifest.digest, cached=cached, made_by=made_by)
+
+    def _origin(self, step: str, key: str) -> Path:
+        """Outside the folder: who made it is not part of what it is."""
+        return self.root / step / f"{key}.made_by"
+
+    def _set_aside(self, folder: Path, error: IntegrityError) -> None:
+        damaged = folder.with_name(f".{folder.name}.damaged.{os.getpid()}")
+        shutil.rmtree(damaged, ignore_errors=True)
+        folder.replace(damaged)
+        log.warning("%s; it was set aside as %s and is made again", error, damaged.name)
