@@ -16,8 +16,8 @@ from tasks.foundation.errors import IntegrityError
 
 log = logging.getLogger(__name__)
 
-Build = Callable[[Path], None]
-"""Fills an empty folder."""
+Build = Callable[[Path], object]
+"""Fills an empty folder; what it returns is not used."""
 
 
 class ArtifactStore:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from tasks.foundation.values import Value
+
+
+class MetricColumn(Value):
+    """A metric that the comparison shows: a key of `ComparisonRow.metrics` and its direction."""
+
+    name: str
+    higher_is_better: bool
 
 
 class ComparisonRow(Value):
@@ -16,8 +25,8 @@ class ComparisonRow(Value):
     status: Literal["done", "cached", "failed"]
     reason: str = ""
     """One line, when it failed."""
-    metrics: dict[str, float] = {}
-    delta: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
+    delta: dict[str, float] = Field(default_factory=dict)
     """Metric -> difference to the untuned base."""
     forgetting: float | None = None
     """Probe loss minus the untuned base's probe loss: above 0 the model got worse on the other domain."""
@@ -30,6 +39,8 @@ class ComparisonRow(Value):
     """`merged`, `not_needed`, `cannot`, `disabled` or `-`."""
     run_id: str = ""
     """MLflow run of the row, or of the run that made a cached one."""
+    rows_digest: str = ""
+    """`Scores.rows_digest` of the row's metrics; empty only when it has none."""
 
 
 class Comparison(Value):
@@ -40,6 +51,8 @@ class Comparison(Value):
     higher_is_better: bool
     metrics: tuple[str, ...]
     """Columns, in the order of `evaluation.metrics`."""
+    lower_is_better: tuple[str, ...] = ()
+    """Those of `metrics` where less is better."""
     rows: tuple[ComparisonRow, ...]
     winner: str | None
     """Label of the best trained cell; None when no trained cell succeeded."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from tasks.data.plain_template import PlainTemplate
 from tasks.foundation.values import Settings
 
 Columns = dict[str, str]
@@ -17,8 +18,9 @@ class DataSource(Settings):
 
     path: str
     """A file, a glob, a hub id (with `revision`), or `embedded:<task>` (tasks: `tuneline init --help`)."""
-    weight: float = Field(default=1.0, gt=0)
-    """Share of this source relative to the others: rows are drawn so that the shares hold; no row is repeated."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of this source relative to the others: rows are drawn so that the shares hold; no row is repeated. When no
+    source has a weight, every row of every source is used; when some have one, the others count as 1."""
     format: str | None = None
     """Name of a format; recognised from the rows when absent."""
     columns: Columns | None = None
@@ -59,7 +61,8 @@ class DataSettings(Settings):
     truncation: Literal["drop", "truncate", "error"] = "drop"
     """Rows over `max_seq_length`: drop them, cut the prompt from the left (never the answer), or fail. Counted."""
     template: str = "{prompt}\n{completion}"
-    """Plain template for tokenizers without a chat template; `{prompt}` and `{completion}` once each, `{system}` optional."""
+    """Plain template where there is no chat template: `{prompt}` and `{completion}` once each, `{system}` if wanted.
+    What follows `{completion}` stands between the turns of a conversation, after the end token, and is not learned."""
     use_chat_template: bool = True
     """False: use `template` even where the tokenizer has a chat template."""
     train_on_prompt: bool = False
@@ -68,3 +71,9 @@ class DataSettings(Settings):
     """Fill sequences up to `max_seq_length` with several rows that cannot see each other."""
     seed: int = 0
     """Seed of the mixture's draw."""
+
+    @field_validator("template")
+    @classmethod
+    def _template_is_usable(cls, template: str) -> str:
+        PlainTemplate.parse(template)
+        return template

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from tasks.artifacts.values import Artifact
 from tasks.foundation.values import Value
 
@@ -52,15 +54,15 @@ class DataReport(Value):
     train_rows: int
     eval_rows: int
     bad_rows: int
-    bad_by_reason: dict[str, int] = {}
+    bad_by_reason: dict[str, int] = Field(default_factory=dict)
     first_bad: tuple[str, ...] = ()
     """At most five `file:line: reason`."""
     duplicate_rows: int
     leaked_rows: int
     unused_rows: int
     """Good rows left out by `max_*_rows` or by mixing weights."""
-    rows_by_source: dict[str, int] = {}
-    formats: dict[str, str] = {}
+    rows_by_source: dict[str, int] = Field(default_factory=dict)
+    formats: dict[str, str] = Field(default_factory=dict)
     """Source -> the format that was recognised."""
     prompt_characters_median: float
     answer_characters_median: float
@@ -84,7 +86,12 @@ class TokenReport(Value):
     eval_sequences: int
     eval_tokens: int
     dropped_rows: int
+    """Rows over `max_seq_length` that were left out: training and evaluation."""
     truncated_rows: int
+    answer_too_long_rows: int = 0
+    """Of the dropped rows those whose answer alone is over `max_seq_length`, so that cutting the prompt was no help."""
+    eval_dropped_rows: int = 0
+    """Of the dropped rows those of the evaluation."""
     length_median: float
     length_p95: float
     length_max: int
@@ -94,7 +101,10 @@ class TokenReport(Value):
 
 
 class TokenizedData(Value):
-    """Artifact `tokenize`: train.arrow and eval.arrow (id, input_ids, labels[, position_ids]), sample.md, report.json."""
+    """Artifact `tokenize`: sample.md, report.json, train.arrow and eval.arrow.
+
+    Columns: id, input_ids, labels, length, and in the training sequences position_ids where rows are packed.
+    """
 
     artifact: Artifact
     report: TokenReport

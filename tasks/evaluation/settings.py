@@ -17,9 +17,9 @@ class EvaluationSettings(Settings):
     batch_size: int = Field(default=16, gt=0)
     """Rows per batch, fixed: batching moves the last bits of a result."""
     labels: tuple[str, ...] | None = None
-    """The answers among which `accuracy` and `f1` choose by likelihood; when absent, those of the training rows (at most 50)."""
+    """Answers that `accuracy` and `f1` choose from by likelihood; when absent, those of the training rows (<= 50)."""
     probe: str | None = None
-    """A text file of another domain; the change of its loss is reported as forgetting."""
+    """A text file of another domain, or `embedded:probe`; the change of its loss is reported as forgetting."""
     probe_tokens: int = Field(default=8192, gt=0)
     """Tokens of the probe that are read at most."""
     samples: int = Field(default=5, ge=0)

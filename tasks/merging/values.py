@@ -28,5 +28,7 @@ class MergedCell(Value):
     """`not_needed`: the method left a whole model or nothing; `cannot`: base + adapter goes on."""
     reason: str = ""
     candidate: Candidate
+    weights_digest: str = ""
+    """Digest of the weights that go on: of the merged model, or of what training left."""
     proof: MergeProof | None = None
     artifact: Artifact | None = None

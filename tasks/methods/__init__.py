@@ -1,6 +1,16 @@
-"""Fine-tuning methods, one file each. The public face of the package."""
+"""Fine-tuning methods, one file each. The public face of the package (`loading` needs torch)."""
 
 from tasks.methods._base import Conditions, Holds, Method, MethodInfo, Quantization
 from tasks.methods._candidate import Candidate
+from tasks.methods._registry import all_methods, parse_method
 
-__all__ = ["Candidate", "Conditions", "Holds", "Method", "MethodInfo", "Quantization"]
+__all__ = [
+    "Candidate",
+    "Conditions",
+    "Holds",
+    "Method",
+    "MethodInfo",
+    "Quantization",
+    "all_methods",
+    "parse_method",
+]

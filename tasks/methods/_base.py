@@ -99,7 +99,9 @@ class Method(Settings):
         """
         raise NotImplementedError
 
-    def parameter_groups(self, model: nn.Module, learning_rate: float, weight_decay: float) -> list[dict[str, Any]] | None:
+    def parameter_groups(
+        self, model: nn.Module, learning_rate: float, weight_decay: float
+    ) -> list[dict[str, Any]] | None:
         """Optimiser groups where one rate for all is wrong; None takes the Trainer's own."""
         return None
 

@@ -34,6 +34,8 @@ class Measurement(Value):
 
     values: dict[str, float]
     per_example: tuple[float, ...]
+    signature: str = ""
+    """The exact variant that was computed, where a library gives it a name (`nrefs:var|case:mixed|…`)."""
 
 
 class Metric:
@@ -44,7 +46,13 @@ class Metric:
     higher_is_better: ClassVar[bool]
     headline: ClassVar[str]
     """Name of the aggregate that stands for the metric in tables and decides the winner (`rouge` -> `rougeL`)."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version decides the value: part of the evaluation's key."""
 
     def measure(self, examples: Sequence[Example]) -> Measurement:
-        """Score all examples. `examples` is never empty."""
+        """Score all examples. `examples` is never empty.
+
+        Raises:
+            DataError: the value is not defined on these examples; NaN is never returned.
+        """
         raise NotImplementedError

@@ -1,0 +1,25 @@
+"""The record of a run. Steps write to journals; the shipper brings them to MLflow. The public face of the package.
+
+Light: nothing here imports MLflow. The sending side is `tasks.tracking.shipper`.
+"""
+
+from tasks.tracking.owner import reconcile
+from tasks.tracking.reachable import check_reachable
+from tasks.tracking.redaction import redact
+from tasks.tracking.run import Run, create_run
+from tasks.tracking.settings import TrackingSettings
+from tasks.tracking.uri import tracking_uri
+from tasks.tracking.values import MetricPoint, RunRef, RunStatus
+
+__all__ = [
+    "MetricPoint",
+    "Run",
+    "RunRef",
+    "RunStatus",
+    "TrackingSettings",
+    "check_reachable",
+    "create_run",
+    "reconcile",
+    "redact",
+    "tracking_uri",
+]

@@ -16,3 +16,14 @@ class RunRef(Value):
     journal: Path
     """The append-only file of the run's events. Any process on this machine may append to it."""
     name: str
+
+
+class MetricPoint(Value):
+    """One value of one metric. Name, value, step and time together are its identity: sent twice, it is stored once."""
+
+    name: str
+    value: float
+    """NaN and infinities are allowed, and kept."""
+    step: int = 0
+    timestamp_ms: int
+    """Milliseconds since 1970, taken where the value was measured, never where it is sent."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.artifacts.values import Artifact
 from tasks.foundation.values import Value
-from tasks.methods import Candidate
+from tasks.methods import Candidate, parse_method
 from tasks.models.values import BaseModel
 from tasks.training.settings import TrainingSettings
 
@@ -27,6 +27,11 @@ class Cell(Value):
     ranks: int = 1
     fingerprint: str
     """sha256 of everything that decides the trained bytes: the key of the `train` artifact."""
+
+    @property
+    def trains(self) -> bool:
+        """False for the untuned base."""
+        return parse_method(self.method).info.holds != "nothing"
 
 
 class TrainRequest(Value):
@@ -73,10 +78,15 @@ class TrainCost(Value):
 
 
 class TrainedCell(Value):
-    """Artifact `train`."""
+    """Artifact `train`, or nothing but the candidate where the method trains nothing."""
 
     cell: Cell
-    artifact: Artifact
     candidate: Candidate
-    result: TrainResult
-    cost: TrainCost
+    artifact: Artifact | None = None
+    result: TrainResult | None = None
+    cost: TrainCost | None = None
+
+    @property
+    def weights_digest(self) -> str:
+        """Digest of what training left; empty for the untuned base."""
+        return self.result.weights_digest if self.result else ""

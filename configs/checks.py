@@ -1,0 +1,138 @@
+"""What can be known before anything is computed, and without torch, transformers, MLflow or Prefect."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from configs.experiment import Experiment, Paths
+from configs.first_rows import first_rows
+from configs.wording import nearest, shown
+from tasks.data.sources import Side, Source, resolve_sources
+from tasks.embedded import EMBEDDED_PREFIX
+from tasks.foundation.errors import ConfigError, DataError, ResourceError, TunelineError
+from tasks.health.machine import nearest_existing, writable_check
+from tasks.methods import Conditions, Method
+from tasks.models import BaseModelFacts, resolve_base
+from tasks.tracking.uri import tracking_uri
+
+T = TypeVar("T")
+
+EMBEDDED_MODEL: Final = f"{EMBEDDED_PREFIX}tiny-llama"
+_STATE_BYTES = 12
+"""Per trained parameter in a checkpoint: float32 weights and Adam's two moments."""
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def validate(experiment: Experiment, environment: Mapping[str, str] = os.environ) -> list[TunelineError]:
+    """Every problem that files, sizes and settings show; empty when the experiment can start.
+
+    Hub models and data sets are not fetched, and of them only the settings are checked. A local base is read once to
+    digest it: about a second per gigabyte.
+    """
+    problems: list[TunelineError] = []
+    facts = _caught(problems, lambda: _base_facts(experiment))
+    for side in ("train", "eval"):
+        problems += _data_problems(experiment, side)
+    _caught(problems, lambda: _check_probe(experiment.evaluation.probe))
+    if facts is not None:
+        problems += _method_problems(experiment, facts)
+        _caught(problems, lambda: _check_context(experiment, facts))
+    _caught(problems, lambda: tracking_uri(experiment.tracking))
+    _caught(problems, lambda: _check_room(experiment, facts, Paths.from_environment(environment).runs))
+    return problems
+
+
+def _caught(problems: list[TunelineError], check: Callable[[], T]) -> T | None:
+    try:
+        return check()
+    except TunelineError as error:
+        problems.append(error)
+        return None
+
+
+def _base_facts(experiment: Experiment) -> BaseModelFacts | None:
+    """None for a base that is made or fetched at the start of the run."""
+    settings = experiment.model
+    if settings.name_or_path.startswith(EMBEDDED_PREFIX):
+        if settings.name_or_path != EMBEDDED_MODEL:
+            what = f"no embedded model {shown(settings.name_or_path)}"
+            raise ConfigError(what, where="model.name_or_path", allowed=EMBEDDED_MODEL, fix=f"Use {EMBEDDED_MODEL}")
+        return None
+    if settings.revision and not Path(settings.name_or_path).is_dir():
+        return None
+    return resolve_base(settings).facts
+
+
+def _data_problems(experiment: Experiment, side: Side) -> list[TunelineError]:
+    problems: list[TunelineError] = []
+    sources = _caught(problems, lambda: resolve_sources(experiment.data, side))
+    for source in sources or ():
+        for path in source.files:
+            _caught(problems, partial(_check_rows, source, path, experiment.data.max_bad_fraction))
+    return problems
+
+
+def _check_rows(source: Source, path: Path, max_bad_fraction: float) -> None:
+    rows = first_rows(path, source.format, source.columns)
+    if rows.bad and max_bad_fraction == 0:
+        more = f" ({len(rows.bad)} of the first {len(rows.bad) + len(rows.rows)} rows are bad)"
+        fix = "Repair the rows, or allow a share of bad ones with data.max_bad_fraction"
+        raise DataError(rows.bad[0].partition(": ")[2] + more, where=rows.bad[0].partition(": ")[0], fix=fix)
+
+
+def _check_probe(probe: str | None) -> None:
+    if probe is not None and not probe.startswith(EMBEDDED_PREFIX) and not Path(probe).is_file():
+        close = nearest(Path(probe).name, _names_in(Path(probe).parent))
+        fix = f"Did you mean {Path(probe).parent / close}?" if close else "Name a text file"
+        raise DataError(f"{probe} does not exist", where="evaluation.probe", fix=fix)
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def _check_context(experiment: Experiment, facts: BaseModelFacts) -> None:
+    length, context = experiment.data.max_seq_length, facts.max_position_embeddings
+    if length > context:
+        what = f"{length} tokens are over the model's context of {context}"
+        raise ConfigError(what, where="data.max_seq_length", allowed=f"at most {context}", fix=f"Set it to {context}")
+
+
+def _method_problems(experiment: Experiment, facts: BaseModelFacts) -> list[TunelineError]:
+    conditions = Conditions(
+        gradient_checkpointing=experiment.training.gradient_checkpointing,
+        packing=experiment.data.packing,
+        max_seq_length=experiment.data.max_seq_length,
+    )
+    problems: list[TunelineError] = []
+    for method in experiment.methods:
+        _caught(problems, partial(method.check, facts, conditions))
+    return problems
+
+
+def _check_room(experiment: Experiment, facts: BaseModelFacts | None, runs: Path) -> None:
+    """Outputs can be written, and what the cells leave fits on the disk."""
+    writable = writable_check(runs)
+    if not writable.ok:
+        raise ResourceError(writable.detail, where="runs folder", fix=writable.fix)
+    needed = sum(_kept_bytes(method, experiment, facts) for method in experiment.methods) if facts else 0
+    free = shutil.disk_usage(nearest_existing(runs)).free
+    if needed > free:
+        fix = "Free space, move the runs folder with TUNELINE_RUNS, or compare fewer methods or seeds"
+        raise ResourceError(f"about {needed:,} bytes are needed and {free:,} are free", where=str(runs), fix=fix)
+
+
+def _kept_bytes(method: Method, experiment: Experiment, facts: BaseModelFacts) -> int:
+    """Of one method's cells: whole models (trained or merged), and one set of checkpoints while it trains."""
+    merges = method.info.mergeable and experiment.merge.enabled
+    if method.info.holds != "model" and not merges:
+        return 0
+    models = len(experiment.training.seeds) * facts.parameters * _BYTES.get(facts.dtype, 4)
+    if method.info.holds != "model":
+        return models
+    return models + experiment.training.save_total_limit * facts.parameters * _STATE_BYTES

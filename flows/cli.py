@@ -1,0 +1,109 @@
+"""`tuneline`: starts flows and prints results. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from flows.guarding import run_guarded
+
+app = typer.Typer(
+    name="tuneline",
+    help="Fine-tune a language model with every method, compare them fairly, register the winner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    Optional[list[str]], typer.Argument(help="Changes as key=value, for example training.max_steps=100.")
+]
+
+
+@app.command()
+def run(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Train, merge, evaluate and compare every method of an experiment; register the winner."""
+    from flows.commands.run import run_experiment
+
+    raise typer.Exit(run_experiment(experiment, overrides or [], Console()))
+
+
+@app.command()
+def validate(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+    """Check an experiment, its data and its model without training anything."""
+    from flows.commands.validate import validate_experiment
+
+    raise typer.Exit(validate_experiment(experiment, overrides or [], Console()))
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="A data file: json, jsonl, csv, tsv, parquet or txt.")],
+    model: Annotated[str, typer.Argument(help="A model folder or hub id.")] = "embedded:tiny-llama",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("experiment.yaml"),
+) -> None:
+    """Look at a data file and a model, and write a commented experiment."""
+    from flows.commands.init import write_experiment
+
+    write_experiment(data, model, output, Console())
+
+
+@app.command()
+def methods(kind: Annotated[Optional[str], typer.Argument(help="One method, in full.")] = None) -> None:
+    """List the fine-tuning methods, or explain one."""
+    from flows.commands.methods import show_methods
+
+    show_methods(kind, Console())
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="RUN", help="An experiment's name.")]) -> None:
+    """Show the comparison of a finished experiment, or how far a running one is."""
+    from flows.commands.show import show_run
+
+    show_run(name, Console())
+
+
+@app.command()
+def ui(
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
+    uri: Annotated[Optional[str], typer.Option(help="MLflow's tracking URI, when it is not the default.")] = None,
+) -> None:
+    """Serve MLflow's and Prefect's pages over what was recorded here, until Ctrl-C."""
+    from flows.commands.ui import serve_pages
+
+    serve_pages(mlflow_port, prefect_port, uri, Console())
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine: versions, accelerators, disk, servers."""
+    from flows.commands.doctor import examine
+
+    raise typer.Exit(examine(Console()))
+
+
+def call() -> int:
+    """Parse the command line and run the command.
+
+    Raises:
+        ConfigError: the command line is wrong.
+    """
+    try:
+        return app(standalone_mode=False) or 0
+    except ClickException as error:
+        raise ConfigError(error.format_message(), where="command line", fix="See tuneline --help") from error
+
+
+def main() -> None:
+    """Entry point of the console script; the exit code tells the cause of a failure."""
+    os.umask(0o077)
+    sys.exit(run_guarded(call))

@@ -1,0 +1,1 @@
+"""One file per command of `tuneline`: what it prints."""

@@ -1,0 +1,65 @@
+"""`tuneline run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from configs.checks import validate
+from configs.experiment import Experiment, Paths, with_environment
+from configs.loading import load_experiment
+from flows.guarding import log_to, terminating_in_order
+from flows.orchestration import configure_prefect
+from flows.view import watching
+
+if TYPE_CHECKING:
+    from flows.outcome import FlowOutcome
+
+
+def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> int:
+    """Run the flow while its board is shown; the exit code is 0, or that of the first cell that failed.
+
+    Raises:
+        TunelineError: the experiment cannot run at all.
+    """
+    settings = with_environment(load_experiment(path, overrides), os.environ)
+    if problems := validate(settings):
+        raise problems[0]
+    runs = Paths.from_environment(os.environ).runs.absolute()
+    report = runs / "reports" / settings.name
+    log_to(report / "log.txt")
+    configure_prefect(runs / "prefect")
+    with watching(report / "progress", console), terminating_in_order():
+        from flows.compare_methods import compare_methods
+
+        outcome = compare_methods(str(path), list(overrides))
+    print_outcome(outcome, settings, report, console)
+    return outcome.exit_code
+
+
+def print_outcome(outcome: FlowOutcome, settings: Experiment, report: Path, console: Console) -> None:
+    """The table, what was registered, and where to look next."""
+    from tasks.comparison.render import to_rich
+
+    console.print(to_rich(outcome.comparison))
+    if version := outcome.version:
+        seen = " (it was there already)" if version.cached else ""
+        console.print(f"\nRegistered {version.name} version {version.version} as @{version.alias}{seen}.")
+    console.print(f"\nReport:  {shortest(report / 'comparison' / 'comparison.md')}", soft_wrap=True)
+    console.print("Pages:   tuneline ui    (MLflow http://127.0.0.1:5000, Prefect http://127.0.0.1:4200)")
+    if outcome.unsent_events:
+        console.print(f"MLflow ({settings.tracking.uri}) did not take {outcome.unsent_events} events yet; "
+                      "they are kept and sent at the next start.")
+    for cell in outcome.outcomes:
+        if cell.error:
+            sys.stderr.write(f"tuneline: {cell.cell.label} failed: {cell.error.error()}\n")
+
+
+def shortest(path: Path) -> str:
+    """Relative to the working directory where that is shorter."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,92 @@
+"""`tuneline ui`: the two pages over what was recorded here."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from rich.console import Console
+
+from configs.experiment import Paths
+from flows.guarding import terminating_in_order
+from flows.orchestration import configure_prefect
+from tasks.foundation.errors import DependencyError, ResourceError
+from tasks.tracking.settings import TrackingSettings
+
+_START_SECONDS = 120
+HOST = "127.0.0.1"
+
+
+def serve_pages(mlflow_port: int, prefect_port: int, uri: str | None, console: Console) -> None:
+    """Start both servers on the loopback address, say where they are, and stop both on Ctrl-C."""
+    for port in (mlflow_port, prefect_port):
+        check_free(port)
+    runs = Paths.from_environment(os.environ).runs.absolute()
+    configure_prefect(runs / "prefect")
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or TrackingSettings().uri
+    servers = {
+        f"http://{HOST}:{mlflow_port}/health": start(mlflow_command(uri, mlflow_port, runs), runs / "ui-mlflow.log"),
+        f"http://{HOST}:{prefect_port}/api/health": start(prefect_command(prefect_port), runs / "ui-prefect.log"),
+    }
+    try:
+        with terminating_in_order():
+            for url, process in servers.items():
+                wait_until_up(url, process)
+            console.print(f"MLflow   http://{HOST}:{mlflow_port}    over {uri}", highlight=False)
+            console.print(f"Prefect  http://{HOST}:{prefect_port}    Ctrl-C stops both", highlight=False)
+            while all(process.poll() is None for process in servers.values()):
+                time.sleep(0.5)
+    finally:
+        for process in servers.values():
+            process.terminate()
+        for process in servers.values():
+            process.wait()
+
+
+def mlflow_command(uri: str, port: int, runs: Path) -> list[str]:
+    """MLflow's server over the store that runs were written to; no job execution."""
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", uri, "--default-artifact-root", str(runs / "mlflow")),
+    ]
+
+
+def prefect_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+
+
+def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a server whose output goes to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with log.open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+
+def check_free(port: int) -> None:
+    """Refuse a port that somebody else listens on."""
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            raise ResourceError(f"port {port} is in use", where="tuneline ui", fix="Choose another with --mlflow-port or --prefect-port")
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers.
+
+    Raises:
+        DependencyError: it ended, or did not answer in time.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310  (our own loopback address)
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise DependencyError(f"the server behind {url} did not start", where="tuneline ui", fix="See runs/ui-*.log")

@@ -1,0 +1,92 @@
+"""The product: prepare, tokenise, then train, merge and evaluate every cell, compare, register the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import flow
+
+from configs.experiment import Experiment
+from flows.outcome import FlowOutcome, outcome_of
+from flows.parts import (
+    context_of,
+    exam_of,
+    load_settings,
+    opening_of,
+    registration_of,
+    specs_of,
+    workspace,
+    yardstick_of,
+)
+from tasks.compare import compare
+from tasks.comparison.values import Comparison
+from tasks.evaluate import evaluate
+from tasks.evaluation.exam import Exam
+from tasks.find_base import find_base
+from tasks.merge import merge
+from tasks.merging.settings import MergeSettings
+from tasks.plan import Material, PlannedCell, plan
+from tasks.prepare_data import prepare_data
+from tasks.records import CellOutcome
+from tasks.register import register
+from tasks.tokenize_data import tokenize_data
+from tasks.train import train
+from tasks.workspace import Place
+from tasks.workspace.session import Session, session
+
+
+@flow(name="compare-methods", flow_run_name="compare {experiment}", persist_result=False)
+def compare_methods(experiment: str, overrides: list[str] | None = None) -> FlowOutcome:
+    """Train every method of an experiment on the same data, compare them, and register the winner.
+
+    Args:
+        experiment: path of the experiment file, relative to the working directory.
+        overrides: changes as `key=value`, for example `training.max_steps=100`.
+    """
+    settings = load_settings(experiment, overrides or [])
+    with session(opening_of(settings, "compare-methods"), workspace()) as here:
+        material = prepare_material(settings, here.place)
+        shared = context_of(settings)
+        cells = plan(specs_of(settings), material, settings.training, shared, here.place)
+        outcomes = run_cells(cells, exam_of(settings, material), settings.merge, here)
+        comparison = compare(outcomes, yardstick_of(settings), here.place)
+        version = None
+        if settings.registry.model and (winner := winner_of(comparison, outcomes)):
+            version = register(registration_of(settings, winner, material, shared), here.place)
+    return FlowOutcome(
+        name=settings.name,
+        comparison=comparison,
+        outcomes=tuple(outcomes),
+        version=version,
+        unsent_events=here.unsent,
+    )
+
+
+def prepare_material(settings: Experiment, place: Place) -> Material:
+    """What all cells share: base, rows, tokens."""
+    base = find_base(settings.model, place)
+    prepared = prepare_data(settings.data, place)
+    tokens = tokenize_data(prepared, base, settings.data, place)
+    return Material(base=base, prepared=prepared, tokens=tokens)
+
+
+def run_cells(
+    cells: Sequence[PlannedCell], exam: Exam, merging: MergeSettings, here: Session
+) -> list[CellOutcome]:
+    """All cells side by side as far as the slots allow; a failed one does not stop the others."""
+    trained = [train.submit(planned.cell, planned.place) for planned in cells]
+    merged = [merge.submit(future, merging, planned.place) for future, planned in zip(trained, cells, strict=True)]
+    scored = [evaluate.submit(future, exam, planned.place) for future, planned in zip(merged, cells, strict=True)]
+    steps = list(zip(trained, merged, scored, strict=True))
+    for futures in steps:
+        futures[-1].wait()
+    here.flush()
+    return [
+        outcome_of(planned, futures, here.run_id(planned.place.run))
+        for planned, futures in zip(cells, steps, strict=True)
+    ]
+
+
+def winner_of(comparison: Comparison, outcomes: Sequence[CellOutcome]) -> CellOutcome | None:
+    """The outcome of the cell that won."""
+    return next((outcome for outcome in outcomes if outcome.cell.label == comparison.winner), None)

@@ -1,0 +1,39 @@
+"""Step 6: one table over all cells, as text, numbers and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from tasks.comparison.compare import compare as build_comparison
+from tasks.comparison.report import write_report
+from tasks.comparison.values import Comparison, MetricColumn
+from tasks.foundation.values import Value
+from tasks.records import CellOutcome, comparison_rows, record_comparison
+from tasks.workspace import Place, reporting
+
+
+class Yardstick(Value):
+    """By which numbers the cells are compared, and which one names the winner."""
+
+    name: str
+    columns: tuple[MetricColumn, ...]
+    metric: str
+
+
+@task(name="compare", persist_result=False)
+def compare(outcomes: Sequence[CellOutcome], yardstick: Yardstick, place: Place) -> Comparison:
+    """Rank the cells; write table, picture and samples to the report folder, to MLflow and to Prefect."""
+    with reporting(place, "compare"):
+        rows = comparison_rows(outcomes)
+        digest = next((row.rows_digest for row in rows if row.rows_digest), "")
+        comparison = build_comparison(yardstick.name, rows, yardstick.columns, yardstick.metric, digest)
+        samples = {o.cell.label: o.evaluated.samples for o in outcomes if o.evaluated}
+        folder = place.workspace.report(yardstick.name) / "comparison"
+        markdown = write_report(comparison, samples, folder)
+        record_comparison(comparison, folder, place.run)
+        key = "comparison-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in yardstick.name)
+        create_markdown_artifact(markdown, key=key, description=f"Comparison of {yardstick.name}")
+        return comparison

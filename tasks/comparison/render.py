@@ -1,0 +1,157 @@
+"""The comparison as text: Markdown for MLflow and Prefect, CSV for machines, rich for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from tasks.comparison.columns import ALWAYS, Column, columns_of
+from tasks.comparison.values import Comparison, ComparisonRow
+
+_FACTS = (
+    "forgetting",
+    "trainable_parameters",
+    "peak_memory_bytes",
+    "train_seconds",
+    "tokens_per_second",
+    "weights_bytes",
+    "merge",
+    "run_id",
+)
+_WIDEST_LABEL = 28
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """A document with one table (best first, the winner in bold), the winner's line, and why cells failed."""
+    columns = columns_of(comparison)
+    head = ["cell", "status", *(column.title for column in columns)]
+    lines = [
+        f"## {comparison.name}",
+        "",
+        _verdict(comparison),
+        "",
+        _line(head),
+        _line(["---", "---", *_rights(columns)]),
+    ]
+    for place, row in enumerate(comparison.rows):
+        label = f"**{markdown_cell(row.label)}**" if row.label == comparison.winner else markdown_cell(row.label)
+        lines.append(_line([label, row.status, *(markdown_cell(column.cells[place]) for column in columns)]))
+    failed = [f"- {markdown_cell(row.label)} failed: {markdown_cell(row.reason)}" for row in _failed(comparison)]
+    legend = "↑ more is better, ↓ less is better, Δ difference to the untuned base."
+    return "\n".join([*lines, "", *failed, *([""] if failed else []), legend, ""])
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One line per cell with raw numbers (bytes, seconds, full precision), best first; absent values are empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    deltas = [f"delta_{name}" for name in comparison.metrics]
+    writer.writerow(["label", "kind", "seed", "status", "reason", *comparison.metrics, *deltas, *_FACTS])
+    for row in comparison.rows:
+        values = [row.metrics.get(name) for name in comparison.metrics]
+        changes = [row.delta.get(name) for name in comparison.metrics]
+        facts = [getattr(row, name) for name in _FACTS]
+        writer.writerow([row.label, row.kind, row.seed, row.status, _one_line(row.reason), *values, *changes, *facts])
+    return out.getvalue()
+
+
+def to_rich(comparison: Comparison) -> RichComparison:
+    """For a terminal: as many columns as fit its width, what decides first; failures and cached cells below."""
+    return RichComparison(comparison)
+
+
+class RichComparison:
+    """A rich renderable that chooses its columns by the width it is given."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.table(options.max_width)
+        yield from self._notes()
+
+    def table(self, width: int) -> Table:
+        """The table with the columns that fit into `width` characters; long labels end with an ellipsis."""
+        comparison = self.comparison
+        labels = [f"{self._mark(row)} {row.label}" for row in comparison.rows]
+        label_width = min(max([cell_len(label) for label in labels] + [6]), _WIDEST_LABEL)
+        columns = _fitting(columns_of(comparison), width - label_width)
+        table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+        table.add_column("  cell", no_wrap=True, overflow="ellipsis", width=label_width)
+        for column in columns:
+            decides = column.short == comparison.metric
+            table.add_column(
+                column.short, justify="right", no_wrap=True, header_style="bold cyan" if decides else "bold"
+            )
+        for place, row in enumerate(comparison.rows):
+            table.add_row(Text(labels[place]), *(column.cells[place] for column in columns), style=self._style(row))
+        return table
+
+    def _mark(self, row: ComparisonRow) -> str:
+        if row.label == self.comparison.winner:
+            return "★"
+        return "✗" if row.status == "failed" else " "
+
+    def _style(self, row: ComparisonRow) -> str:
+        if row.label == self.comparison.winner:
+            return "bold green"
+        return "red" if row.status == "failed" else ""
+
+    def _notes(self) -> Iterable[Text]:
+        yield Text(_verdict(self.comparison))
+        cached = [row.label for row in self.comparison.rows if row.status == "cached"]
+        if cached:
+            who = "all cells" if len(cached) == len(self.comparison.rows) else ", ".join(cached)
+            yield Text(f"cached, verified and not run again: {who}", style="dim")
+        for row in _failed(self.comparison):
+            yield Text(f"{row.label} failed: {_one_line(row.reason)}", style="red")
+
+
+def markdown_cell(text: str) -> str:
+    """Text that stays inside one cell of a Markdown table."""
+    return _one_line(text).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _fitting(columns: list[Column], room: int) -> list[Column]:
+    """Leave out the heaviest columns until the rest fits; each takes its widest text and one space."""
+    kept = list(columns)
+    while sum(_width(column) for column in kept) > room:
+        heaviest = max(kept, key=lambda column: column.weight, default=None)
+        if heaviest is None or heaviest.weight == ALWAYS:
+            break
+        kept.remove(heaviest)
+    return kept
+
+
+def _width(column: Column) -> int:
+    return 1 + max(cell_len(text) for text in (column.short, *column.cells))
+
+
+def _verdict(comparison: Comparison) -> str:
+    direction = "highest" if comparison.higher_is_better else "lowest"
+    if comparison.winner is None:
+        return f"No winner by {direction} {comparison.metric}: no trained cell has a score."
+    return f"Winner by {direction} {comparison.metric}: {comparison.winner}."
+
+
+def _failed(comparison: Comparison) -> list[ComparisonRow]:
+    return [row for row in comparison.rows if row.status == "failed"]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rights(columns: list[Column]) -> list[str]:
+    return ["---:"] * len(columns)

@@ -1,0 +1,28 @@
+"""The report folder of a comparison: comparison.md, .csv, .json, .png and samples.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tasks.artifacts import write_durably
+from tasks.comparison import picture, samples
+from tasks.comparison.render import to_csv, to_markdown
+from tasks.comparison.values import Comparison
+from tasks.evaluation.values import Sample
+
+
+def write_report(comparison: Comparison, answers: Mapping[str, Sequence[Sample]], folder: Path) -> str:
+    """Replace all files of the folder; the Markdown table as text.
+
+    `answers`: label -> predictions for the same prompts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown = to_markdown(comparison)
+    write_durably(folder / "comparison.md", markdown)
+    write_durably(folder / "comparison.csv", to_csv(comparison))
+    write_durably(folder / "comparison.json", comparison.model_dump_json(indent=2))
+    picture.draw(comparison, folder / "comparison.png")
+    if any(answers.values()):
+        write_durably(folder / "samples.md", samples.to_markdown(answers))
+    return markdown

@@ -1,0 +1,64 @@
+"""The name of an evaluation: everything that decides its bytes, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.evaluation.probe import probe_digest
+from tasks.evaluation.values import EvaluationJob
+from tasks.foundation.digests import code_digest, digest_value, library_versions
+from tasks.metrics import metric_code, metrics_named
+
+_TRAINING_ONLY = frozenset({"name", "learning_rate", "weight_decay", "max_steps"})
+"""Settings of every method that decide how it trained; what came of it is in the digest of the weights."""
+
+_CODE = ("tasks.evaluation", "tasks.data.templates", "tasks.methods.loading", "tasks.models.loading")
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
+_RENDERING = {"template", "use_chat_template", "max_seq_length", "truncation", "train_on_prompt"}
+
+
+def evaluation_key(job: EvaluationJob, weights_digest: str) -> str:
+    """sha256 that names the artifact of this evaluation.
+
+    The untuned base has one key per base, data and settings, whatever the experiment is called and however its methods
+    train. The number of shown samples is not part of it.
+
+    Args:
+        job: the evaluation.
+        weights_digest: sha256 of the candidate's adapter or model files; empty for the untuned base.
+
+    Raises:
+        ConfigError: an unknown metric.
+        DataError: the probe text cannot be read.
+    """
+    metrics = metrics_named(job.settings.metrics)
+    libraries = {name for metric in metrics for name in metric.libraries}
+    return digest_value(
+        {
+            "step": "evaluate",
+            "candidate": _candidate_part(job, weights_digest),
+            "prepared": job.prepared.artifact.digest,
+            "tokens": job.tokens.artifact.digest,
+            "rendering": job.data.model_dump(mode="json", include=_RENDERING),
+            "settings": job.settings.model_dump(mode="json", exclude={"samples", "metrics", "probe"}),
+            "metrics": sorted({metric.name for metric in metrics}),
+            "probe": probe_digest(job.settings.probe),
+            "code": code_digest(*_CODE, *metric_code(job.settings.metrics)),
+            "libraries": library_versions(*_LIBRARIES, *sorted(libraries)),
+        }
+    )
+
+
+def _candidate_part(job: EvaluationJob, weights_digest: str) -> dict[str, Any]:
+    base, candidate = job.candidate.base, job.candidate
+    part: dict[str, Any] = {
+        "base": base.digest,
+        "tokenizer": base.tokenizer_digest,
+        "dtype": base.dtype,
+        "attn_implementation": base.attn_implementation,
+        "holds": candidate.holds,
+        "weights": weights_digest,
+    }
+    if candidate.holds == "adapter":
+        part["method"] = {name: value for name, value in candidate.method.items() if name not in _TRAINING_ONLY}
+    return part

@@ -1,0 +1,28 @@
+"""Step 0: the base model, found and checked, or made where it is the embedded one."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from tasks.embedded import EMBEDDED_PREFIX, embedded_key
+from tasks.embedded.pretrain import build_base
+from tasks.launch.children import run_in_child_reporting
+from tasks.models.resolve import fetch, resolve_base
+from tasks.models.settings import ModelSettings
+from tasks.models.values import BaseModel
+from tasks.workspace import Place, reporting
+
+
+@task(name="find base model", persist_result=False)
+def find_base(settings: ModelSettings, place: Place) -> BaseModel:
+    """A local folder, a hub snapshot at its commit, or the embedded model, which is built once and kept."""
+    with reporting(place, "prepare") as reporter:
+        if not settings.name_or_path.startswith(EMBEDDED_PREFIX):
+            return resolve_base(settings, fetch(settings) if settings.revision else None)
+        artifact = place.workspace.store.make(
+            "base",
+            embedded_key(),
+            lambda folder: run_in_child_reporting(build_base, reporter.progress, folder),
+            made_by=place.run.key,
+        )
+        return resolve_base(settings, artifact.path)

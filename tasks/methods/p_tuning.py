@@ -1,0 +1,51 @@
+"""P-tuning: virtual tokens at the input, made by a small encoder while training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from tasks.methods._base import MethodInfo
+from tasks.methods._prompts import PromptMethod
+from tasks.methods._rates import rate_between
+from tasks.models.values import BaseModelFacts
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+
+
+class PTuning(PromptMethod):
+    """Settings of `p_tuning`, under PEFT's own names."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        trains="P virtual tokens through an MLP or LSTM encoder",
+        paper="2103.10385",
+        holds="adapter",
+        mergeable=False,
+        memory="16 n, n = P d + the encoder (MLP: 2 d h + h^2)",
+        quantized_base=True,
+        traps=("the encoder is not saved: saved virtual tokens cannot be trained on",),
+    )
+
+    kind: Literal["p_tuning"] = "p_tuning"
+    weight_decay: float | None = 0.0
+    """Wins over `training.weight_decay`."""
+    encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
+    """The encoder."""
+    encoder_hidden_size: int | None = Field(default=None, gt=0)
+    """Width of the encoder; the model's hidden size when absent."""
+
+    def default_learning_rate(self, facts: BaseModelFacts) -> float:
+        return rate_between(facts, small=1e-2, large=1e-3)
+
+    def peft_config(self, model: nn.Module) -> PeftConfig:
+        from peft import PromptEncoderConfig
+
+        return PromptEncoderConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=self.num_virtual_tokens,
+            encoder_reparameterization_type=self.encoder_reparameterization_type,
+            encoder_hidden_size=self.encoder_hidden_size,
+        )

@@ -1,0 +1,68 @@
+"""Prefix tuning: virtual keys and values in front of every layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from tasks.foundation.errors import ConfigError
+from tasks.methods._base import Conditions, MethodInfo
+from tasks.methods._prompts import PromptMethod
+from tasks.methods._rates import rate_between
+from tasks.models.values import BaseModelFacts
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+
+
+class PrefixTuning(PromptMethod):
+    """Settings of `prefix_tuning`, under PEFT's own names."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        trains="keys and values of P virtual tokens in front of every layer",
+        paper="2101.00190",
+        holds="adapter",
+        mergeable=False,
+        memory="16 n, n = 2 P L d_kv (with projection: P d + d h + 2 L d_kv h)",
+        gradient_checkpointing=False,
+        quantized_base=True,
+        traps=(
+            "needs the key-value cache: no gradient checkpointing",
+            "the projection is not saved: a saved prefix cannot be trained on",
+            "virtual tokens count against the context",
+        ),
+    )
+
+    kind: Literal["prefix_tuning"] = "prefix_tuning"
+    weight_decay: float | None = 0.0
+    """Wins over `training.weight_decay`."""
+    prefix_projection: bool = True
+    """Train the prefix through an MLP, as the paper does; without it the rate must be far higher."""
+    encoder_hidden_size: int | None = Field(default=None, gt=0)
+    """Width of that MLP; the model's hidden size when absent."""
+
+    def default_learning_rate(self, facts: BaseModelFacts) -> float:
+        if self.prefix_projection:
+            return rate_between(facts, small=1e-2, large=1e-3)
+        return rate_between(facts, small=0.1, large=5e-3)
+
+    def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
+        super().check(facts, conditions)
+        if conditions.gradient_checkpointing:
+            raise ConfigError(
+                "prefix tuning cannot train with gradient checkpointing: it needs the key-value cache",
+                where=f"methods[{self.label}]",
+                fix="Set training.gradient_checkpointing: false",
+            )
+
+    def peft_config(self, model: nn.Module) -> PeftConfig:
+        from peft import PrefixTuningConfig
+
+        return PrefixTuningConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=self.num_virtual_tokens,
+            prefix_projection=self.prefix_projection,
+            encoder_hidden_size=self.encoder_hidden_size,
+        )

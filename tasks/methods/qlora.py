@@ -1,0 +1,51 @@
+"""QLoRA: LoRA beside a base that is held in 4 bits while it trains."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import ClassVar, Literal
+
+from tasks.foundation.errors import ConfigError
+from tasks.methods._base import Conditions, MethodInfo, Quantization
+from tasks.methods._lora import LowRankMethod
+from tasks.models.values import BaseModelFacts
+
+
+class QLora(LowRankMethod):
+    """Settings of `qlora`, under PEFT's and bitsandbytes' own names.
+
+    The base keeps its own dtype outside the quantised layers: nothing is cast up (norms compute in float32 inside,
+    and a float32 copy of a large embedding would cost what 4 bits saved); the adapter is float32.
+    """
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        trains="LoRA on an nf4 base",
+        paper="2305.14314",
+        holds="adapter",
+        mergeable=True,
+        memory="0.5 N (weights of linear layers) + 16 n",
+        quantized_base=True,
+        zero3=False,
+        traps=(
+            "merged into the float base, never into the quantised one",
+            "use training.optim: paged_adamw_8bit on a GPU that is short of memory",
+        ),
+    )
+
+    kind: Literal["qlora"] = "qlora"
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """4-bit data type."""
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the scales as well: 0.37 bits less per weight."""
+
+    def quantization(self) -> Quantization:
+        return Quantization(bits=4, quant_type=self.bnb_4bit_quant_type, double_quant=self.bnb_4bit_use_double_quant)
+
+    def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
+        super().check(facts, conditions)
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                "qlora needs bitsandbytes, which is not installed (it exists for Linux only)",
+                where=f"methods[{self.label}]",
+                fix="Take {kind: lora}, or install bitsandbytes",
+            )

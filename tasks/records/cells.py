@@ -1,0 +1,70 @@
+"""Records of one cell's own steps."""
+
+from __future__ import annotations
+
+from tasks.evaluation.values import EvaluatedCell
+from tasks.merging.values import MergedCell
+from tasks.tracking import Run, RunRef
+from tasks.training.values import TrainedCell
+
+SUITE = "heldout"
+"""The evaluation rows of the experiment's `data.eval`."""
+
+
+def record_training(trained: TrainedCell, ref: RunRef) -> None:
+    """Results as `train/…`, cost as `perf/…`, sizes as `peft/…`; the adapter itself, not whole models, as an artifact."""
+    if trained.result is None or trained.cost is None:
+        return
+    run = Run(ref)
+    result, cost = trained.result, trained.cost
+    values = {
+        "train/final_loss": result.train_loss,
+        "train/steps": result.steps,
+        "train/tokens": result.train_tokens,
+        "perf/train_seconds": cost.train_seconds,
+        "perf/step_seconds_median": cost.step_seconds_median,
+        "perf/tokens_per_second": cost.tokens_per_second,
+        "perf/peak_memory_bytes": cost.peak_memory_bytes,
+        "peft/trainable_parameters": result.trainable_parameters,
+        "peft/total_parameters": result.total_parameters,
+        "peft/weights_bytes": result.weights_bytes,
+    }
+    if result.eval_loss is not None:
+        values["train/final_eval_loss"] = result.eval_loss
+    run.log_metrics(values, result.steps)
+    run.set_tags({"tuneline.weights_sha256": result.weights_digest})
+    if trained.candidate.holds == "adapter" and trained.candidate.weights:
+        for path in sorted(trained.candidate.weights.iterdir()):
+            run.log_artifact(path, "adapter")
+
+
+def record_merge(merged: MergedCell, ref: RunRef) -> None:
+    """What became of the adapter, with the proof in numbers."""
+    run = Run(ref)
+    run.set_tags({"tuneline.merge": merged.outcome} | ({"tuneline.merge_reason": merged.reason} if merged.reason else {}))
+    if merged.proof:
+        run.log_metrics(
+            {
+                "merge/largest_difference": merged.proof.largest_difference,
+                "merge/tolerance": merged.proof.tolerance,
+                "merge/same_argmax": merged.proof.same_argmax,
+            }
+        )
+
+
+def record_scores(evaluated: EvaluatedCell, ref: RunRef) -> None:
+    """Scores as `eval/<suite>/<metric>`, per-example predictions as a file, a few samples as a table."""
+    run = Run(ref)
+    scores = evaluated.scores
+    values = {f"eval/{SUITE}/{name}": value for name, value in scores.metrics.items()}
+    if scores.probe_loss is not None:
+        values["eval/probe/loss"] = scores.probe_loss
+    run.log_metrics(values)
+    run.set_tags({"tuneline.rows_digest": scores.rows_digest})
+    run.log_artifact(evaluated.artifact.path / "predictions.jsonl", "evaluation")
+    if evaluated.samples:
+        rows = [
+            {"prompt": sample.prompt, "reference": sample.references[0], "prediction": sample.prediction}
+            for sample in evaluated.samples
+        ]
+        run.log_table(rows, "evaluation/samples.json")

@@ -1,0 +1,71 @@
+"""From what became of each cell to the rows of the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.comparison.values import ComparisonRow
+from tasks.evaluation.values import EvaluatedCell
+from tasks.foundation.errors import ErrorRecord
+from tasks.foundation.values import Value
+from tasks.merging.values import MergedCell
+from tasks.tracking import RunRef
+from tasks.training.values import Cell, TrainedCell
+
+
+class CellOutcome(Value):
+    """A cell with everything that its steps left; what a failed step and those after it would have left is None."""
+
+    cell: Cell
+    run: RunRef
+    run_id: str = ""
+    """MLflow's id of the run, once it is known there."""
+    trained: TrainedCell | None = None
+    merged: MergedCell | None = None
+    evaluated: EvaluatedCell | None = None
+    error: ErrorRecord | None = None
+
+    @property
+    def cached(self) -> bool:
+        """True when no step of the cell had to run."""
+        artifacts = [self.trained and self.trained.artifact, self.merged and self.merged.artifact]
+        artifacts.append(self.evaluated.artifact if self.evaluated else None)
+        made = [artifact for artifact in artifacts if artifact]
+        return bool(made) and all(artifact.cached for artifact in made)
+
+
+def comparison_rows(outcomes: Sequence[CellOutcome]) -> list[ComparisonRow]:
+    """One row per cell; forgetting is measured against the untuned base of the same comparison."""
+    base = next((o.evaluated.scores.probe_loss for o in outcomes if o.evaluated and not o.cell.trains), None)
+    return [_row(outcome, base) for outcome in outcomes]
+
+
+def _row(outcome: CellOutcome, base_probe_loss: float | None) -> ComparisonRow:
+    cell = outcome.cell
+    identity = {"label": cell.label, "kind": str(cell.method["kind"]), "seed": cell.seed, "run_id": outcome.run_id}
+    if outcome.error or not outcome.evaluated:
+        reason = str(outcome.error.error()) if outcome.error else "it did not run"
+        return ComparisonRow(status="failed", reason=reason, **identity)
+    scores = outcome.evaluated.scores
+    both = base_probe_loss is not None and scores.probe_loss is not None and cell.trains
+    return ComparisonRow(
+        status="cached" if outcome.cached else "done",
+        metrics=scores.metrics,
+        rows_digest=scores.rows_digest,
+        forgetting=scores.probe_loss - base_probe_loss if both else None,
+        merge=outcome.merged.outcome if outcome.merged and cell.trains else "-",
+        **_costs(outcome.trained),
+        **identity,
+    )
+
+
+def _costs(trained: TrainedCell | None) -> dict[str, float | int | None]:
+    if trained is None or trained.result is None or trained.cost is None:
+        return {"trainable_parameters": 0}
+    return {
+        "trainable_parameters": trained.result.trainable_parameters,
+        "weights_bytes": trained.result.weights_bytes,
+        "peak_memory_bytes": trained.cost.peak_memory_bytes,
+        "train_seconds": trained.cost.train_seconds,
+        "tokens_per_second": trained.cost.tokens_per_second,
+    }

@@ -1,0 +1,47 @@
+"""Records of the steps that all cells share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.comparison.values import Comparison
+from tasks.data.values import PreparedData, TokenizedData
+from tasks.foundation.values import Value
+from tasks.tracking import Run, RunRef
+
+
+def record_data(prepared: PreparedData, runs: Sequence[RunRef]) -> None:
+    """Counts as `data/…`, the report as an artifact, and our full digest as the run's data set."""
+    for ref in runs:
+        run = Run(ref)
+        run.log_metrics(_counts("data", prepared.report))
+        run.log_artifact(prepared.artifact.path / "report.json", "data")
+        source = ", ".join(prepared.report.rows_by_source) or "data"
+        run.log_dataset("train", prepared.report.digest, source, "training")
+        run.set_tags({"tuneline.data_digest": prepared.report.digest})
+
+
+def record_tokens(tokens: TokenizedData, runs: Sequence[RunRef]) -> None:
+    """Counts as `tokenize/…`, and the sample of rows with its mask made visible."""
+    for ref in runs:
+        run = Run(ref)
+        run.log_metrics(_counts("tokenize", tokens.report))
+        run.log_artifact(tokens.artifact.path / "report.json", "tokens")
+        run.log_artifact(tokens.artifact.path / "sample.md", "tokens")
+
+
+def record_comparison(comparison: Comparison, folder: Path, ref: RunRef) -> None:
+    """Table, picture and raw rows of the comparison, and the winner as tags."""
+    run = Run(ref)
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        run.log_artifact(path, "comparison")
+    run.log_table([row.model_dump(mode="json", exclude={"metrics", "delta"}) | row.metrics for row in comparison.rows],
+                  "comparison/table.json")
+    run.set_tags({"tuneline.winner": comparison.winner or "none", "tuneline.metric": comparison.metric})
+
+
+def _counts(prefix: str, report: Value) -> dict[str, float]:
+    values = report.model_dump()
+    flat = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {f"{prefix}/{name}": float(value) for name, value in flat.items()}

@@ -1,0 +1,66 @@
+"""From the winner of a comparison to what registration asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.data.settings import DataSettings
+from tasks.data.values import PreparedData
+from tasks.foundation.errors import DependencyError
+from tasks.foundation.values import Value
+from tasks.records.opening import Context
+from tasks.records.outcomes import CellOutcome
+from tasks.registry.settings import RegistrySettings
+from tasks.registry.values import RegisterRequest
+from tasks.tracking.settings import TrackingSettings
+
+
+class Registration(Value):
+    """The winner and everything that leads back from it."""
+
+    name: str
+    """The experiment's name."""
+    settings: RegistrySettings
+    tracking: TrackingSettings
+    winner: CellOutcome
+    prepared: PreparedData
+    data: DataSettings
+    max_new_tokens: int
+    context: Context
+
+
+def register_request(registration: Registration, report: Path) -> RegisterRequest:
+    """The request for the registry.
+
+    Raises:
+        DependencyError: MLflow does not know the winner's run yet, since the server was not reachable.
+    """
+    winner, settings = registration.winner, registration.settings
+    merged, evaluated = winner.merged, winner.evaluated
+    if merged is None or evaluated is None or settings.model is None:
+        raise ValueError("only a cell whose every step succeeded can be registered")
+    if not winner.run_id:
+        raise DependencyError(
+            "the tracking server could not be reached, so the winner has no run there yet",
+            where="tracking.uri",
+            fix="Nothing is lost: run the same command again when the server is back; nothing is trained twice",
+        )
+    sample = evaluated.samples[0] if evaluated.samples else None
+    return RegisterRequest(
+        model_name=settings.model,
+        alias=settings.alias,
+        candidate=merged.candidate,
+        label=winner.cell.label,
+        run_id=winner.run_id,
+        comparison=report / "comparison.md",
+        metrics=evaluated.scores.metrics,
+        rows_digest=evaluated.scores.rows_digest,
+        data_digest=registration.prepared.report.digest,
+        fingerprint=winner.cell.fingerprint,
+        code_commit=registration.context.code.label,
+        prefect_url=registration.context.flow_run_url,
+        data=registration.data,
+        max_new_tokens=registration.max_new_tokens,
+        example_prompt=sample.prompt if sample else "",
+        expected_answer=sample.prediction if sample else None,
+    )

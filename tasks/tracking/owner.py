@@ -1,0 +1,148 @@
+"""Who owns a run that is not finished: the process that holds a flock on `<key>.owner`.
+
+The kernel drops the lock when the process dies, however it dies; neither a reused pid nor a left-over file can fool
+the next start. The file is there from before the journal exists until after its end is written, so that a start looks
+only at runs that could need it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tasks.tracking.events import RunCreated, RunFinished
+from tasks.tracking.journal import Entry, append, beside, read_entries
+from tasks.tracking.values import RunRef
+
+log = logging.getLogger(__name__)
+
+_READ_BYTES = 1 << 22
+
+_held: dict[Path, int] = {}
+"""Owner files that this process holds, with their handles: a lock lives as long as the open file does."""
+_guard = threading.Lock()
+
+
+def hold(journal: Path) -> None:
+    """Own the run that this process is about to create, until its end is written or the process dies."""
+    _watch_forks()
+    path = _owner_file(journal)
+    with _guard:
+        handle = _lock(path)
+        while handle is None:  # a reconcile in another process looks at the file for a moment
+            time.sleep(0.001)
+            handle = _lock(path)
+        _held[path] = handle
+
+
+def release(journal: Path) -> None:
+    """Give the run up, its end being written; nothing happens when this process does not own it."""
+    path = _owner_file(journal)
+    with _guard:
+        handle = _held.pop(path, None)
+        if handle is not None:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def owned_elsewhere(journal: Path) -> bool:
+    """True when another living process owns the run."""
+    path = _owner_file(journal)
+    with _guard:
+        if path in _held or not path.exists():
+            return False
+        handle = _lock(path)
+        if handle is not None:
+            os.close(handle)
+        return handle is None
+
+
+def reconcile(spool: Path) -> list[RunRef]:
+    """Write the end `KILLED` for every run whose owner died without writing one; returns those runs.
+
+    The time of the end is that of the last event, the last sign of life.
+    """
+    return [ref for path in sorted(spool.glob("*.owner")) if (ref := _close_if_dead(path)) is not None]
+
+
+def _close_if_dead(path: Path) -> RunRef | None:
+    path = path.absolute()
+    with _guard:
+        handle = None if path in _held else _lock(path)
+    if handle is None:
+        return None
+    try:
+        closed = _close(path.with_suffix(".jsonl"))
+        path.unlink(missing_ok=True)
+        return closed
+    finally:
+        os.close(handle)
+
+
+def _close(journal: Path) -> RunRef | None:
+    if not journal.exists():
+        return None
+    name, last_ms = journal.stem, 0
+    for entry in _entries(journal):
+        event = entry.event
+        if isinstance(event, RunFinished):
+            return None
+        if isinstance(event, RunCreated):
+            name = event.name
+        last_ms = event.at_ms if event else last_ms
+    append(journal, [RunFinished(at_ms=last_ms, status="KILLED")], durable=True)
+    log.warning("%s was killed in an earlier session; its run is closed as KILLED", name)
+    return RunRef(journal=journal, name=name)
+
+
+def _entries(journal: Path) -> Iterator[Entry]:
+    offset = 0
+    while entries := read_entries(journal, offset, _READ_BYTES):
+        yield from entries
+        offset = entries[-1].end
+
+
+def _lock(path: Path) -> int | None:
+    """An exclusively locked handle of the file, or None when another holds it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        if _is_still(path, handle):
+            return handle
+        os.close(handle)
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """False when a reconcile unlinked the file between our open and our lock."""
+    try:
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _owner_file(journal: Path) -> Path:
+    return beside(journal, ".owner").absolute()
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(after_in_child=_let_go_after_fork)
+
+
+def _let_go_after_fork() -> None:
+    """A forked child shares the open files, and would keep its dead parent's runs alive."""
+    global _guard
+    _guard = threading.Lock()  # another thread may have held the old one while forking
+    for handle in _held.values():
+        os.close(handle)
+    _held.clear()

@@ -1,0 +1,218 @@
+"""Brings the journals of a spool to the tracking server, in a thread, however often the server is away."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from tasks.tracking.cursor import Cursor, read_cursor, write_cursor
+from tasks.tracking.delivery import Delivery
+from tasks.tracking.journal import count_lines, journals
+from tasks.tracking.owner import owned_elsewhere, reconcile
+from tasks.tracking.protocol import Sink, UnavailableError
+from tasks.tracking.redaction import redact
+from tasks.tracking.settings import TrackingSettings
+from tasks.tracking.uri import destination, is_server, tracking_uri, without_password
+from tasks.tracking.values import RunRef
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_LONGEST_DELAY_SECONDS = 30.0
+
+
+class Shipper:
+    """Sends while the block runs, and what earlier runs left behind; at the end it waits `flush_seconds` at most.
+
+    Steps are never held up: they write to journals, this thread reads them. Several shippers, also of several
+    processes, may work on one spool: they take turns. A journal belongs to the server to which the first shipper of
+    its own process sends; with another `tracking.uri` it waits in the spool.
+
+    Args:
+        settings: section `tracking`.
+        spool: the folder of all journals.
+        artifact_root: where artifacts lie when the tracking URI is a database; a server knows its own place.
+        sink: another end than MLflow, for tests.
+    """
+
+    def __init__(
+        self, settings: TrackingSettings, spool: Path, artifact_root: Path, *, sink: Sink | None = None
+    ) -> None:
+        self._uri = tracking_uri(settings)
+        self._settings = settings
+        self._spool = spool.absolute()
+        self._artifact_root = artifact_root
+        self._given_sink = sink
+        self._destination = destination(self._uri)
+        self._thread = threading.Thread(target=self._work, name="tracking-shipper", daemon=True)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._turn = threading.Condition()
+        self._outage_began: float | None = None
+        self._failures: Counter[Path] = Counter()
+        self._sent_to: dict[Path, int] = {}
+
+    def __enter__(self) -> Shipper:
+        self._spool.mkdir(parents=True, exist_ok=True)
+        reconcile(self._spool)
+        log.debug("tracking goes to %s through %s", redact(self._uri), type(self._sink).__name__)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = self.flush(self._settings.flush_seconds)
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout=1.0)  # a call to a dead server may hold it; it is a daemon and harmless
+        if left:
+            log.warning(
+                "%d events could not be sent to %s; they wait in %s and are sent at the next start",
+                left,
+                redact(self._uri),
+                self._spool,
+            )
+
+    @cached_property
+    def _sink(self) -> Sink:
+        """Made on entry, in the caller's thread: importing MLflow beside other imports is asking for a deadlock."""
+        return self._given_sink or _mlflow_sink(self._uri, self._artifact_root)
+
+    def flush(self, seconds: float) -> int:
+        """Wait until everything written so far is sent, at most `seconds`; returns the number of events left."""
+        end = time.monotonic() + seconds
+        while (left := self._left()) and (remaining := end - time.monotonic()) > 0 and self._thread.is_alive():
+            with self._turn:
+                self._wake.set()
+                self._turn.wait(min(remaining, _POLL_SECONDS))
+        return left
+
+    def run_id(self, ref: RunRef) -> str | None:
+        """The MLflow run, or None before it was created there."""
+        cursor = read_cursor(ref.journal)
+        return (cursor.run_id or None) if cursor else None
+
+    def run_url(self, ref: RunRef) -> str | None:
+        """The run's page, or None before it exists and where the tracking URI is a database without pages."""
+        cursor = read_cursor(ref.journal)
+        if cursor is None or not cursor.run_id or not is_server(self._uri):
+            return None
+        return f"{without_password(self._uri)}/#/experiments/{cursor.experiment_id}/runs/{cursor.run_id}"
+
+    def experiment_url(self, name: str | None = None) -> str | None:
+        """The experiment's page; None like `run_url`. `name` is the settings' experiment unless given."""
+        wanted = name or self._settings.experiment
+        cursors = (read_cursor(journal) for journal in journals(self._spool)) if is_server(self._uri) else ()
+        known = {cursor.experiment: cursor.experiment_id for cursor in cursors if cursor and self._is_here(cursor)}
+        return f"{without_password(self._uri)}/#/experiments/{known[wanted]}" if wanted in known else None
+
+    def _is_here(self, cursor: Cursor) -> bool:
+        return cursor.destination == self._destination and bool(cursor.run_id)
+
+    def _left(self) -> int:
+        return sum(self._left_of(journal) for journal in journals(self._spool))
+
+    def _left_of(self, journal: Path) -> int:
+        if self._sent_to.get(journal) == journal.stat().st_size or owned_elsewhere(journal):
+            return 0
+        cursor = read_cursor(journal) or Cursor(destination=self._destination)
+        return count_lines(journal, cursor.offset) if cursor.destination == self._destination else 0
+
+    def _work(self) -> None:
+        delay = _POLL_SECONDS
+        while not self._stop.is_set():
+            reached = self._take_turn()
+            delay = _POLL_SECONDS if reached else min(2 * delay, _LONGEST_DELAY_SECONDS)
+            with self._turn:
+                self._turn.notify_all()
+            self._wake.wait(delay * random.uniform(0.75, 1.0))
+            self._wake.clear()
+
+    def _take_turn(self) -> bool:
+        """Send what there is; False when the server could not be reached."""
+        try:
+            with self._alone() as mine:
+                while mine and self._send_some():
+                    pass
+        except UnavailableError as error:
+            self._note_outage(str(error))
+            return False
+        except Exception:  # the thread's outermost frame: nothing may end it in silence
+            log.exception("the tracking shipper failed and will try again")
+            return False
+        self._note_recovery()
+        return True
+
+    def _send_some(self) -> bool:
+        """One chunk of every journal; those that failed lately come last and cannot hold up the others."""
+        order = sorted(journals(self._spool), key=lambda journal: self._failures[journal])
+        sent = [self._send_some_of(journal) for journal in order if not self._stop.is_set()]
+        return any(sent)
+
+    def _send_some_of(self, journal: Path) -> bool:
+        if self._sent_to.get(journal) == journal.stat().st_size:
+            return False
+        cursor = self._cursor_of(journal)
+        if cursor is None or cursor.destination != self._destination:
+            return False
+        delivery = Delivery(journal, cursor, self._sink)
+        try:
+            more = delivery.send_chunk()
+        except UnavailableError:
+            self._failures[journal] += 1
+            raise
+        self._failures.pop(journal, None)
+        self._sent_to[journal] = delivery.cursor.offset
+        return more
+
+    def _cursor_of(self, journal: Path) -> Cursor | None:
+        """The journal's cursor, made when it is ours to make: another living process binds its own journals."""
+        cursor = read_cursor(journal)
+        if cursor is None and not owned_elsewhere(journal):
+            cursor = Cursor(destination=self._destination)
+            write_cursor(journal, cursor)
+        return cursor
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """True while no other shipper sends to the same server from this spool."""
+        handle = os.open(self._spool / f".{self._destination}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
+        finally:
+            os.close(handle)
+
+    def _note_outage(self, reason: str) -> None:
+        if self._outage_began is None:
+            self._outage_began = time.monotonic()
+            log.warning("tracking server not reached, events wait in %s: %s", self._spool, redact(reason))
+        else:
+            log.debug("tracking server still not reached: %s", redact(reason))
+
+    def _note_recovery(self) -> None:
+        if self._outage_began is not None:
+            log.info("tracking server reached again after %.0f s", time.monotonic() - self._outage_began)
+            self._outage_began = None
+
+
+def _mlflow_sink(uri: str, artifact_root: Path) -> Sink:
+    from tasks.tracking.environment import set_mlflow_defaults
+
+    set_mlflow_defaults()
+    from tasks.tracking.mlflow_sink import MlflowSink
+
+    return MlflowSink(uri, artifact_root)

@@ -1,0 +1,51 @@
+"""What decides the trained bytes, and what a checkpoint must share with a run to be resumed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.artifacts.values import Artifact
+from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
+from tasks.models.values import BaseModel
+from tasks.training.settings import TrainingSettings
+
+_WITHOUT_EFFECT_ON_BYTES = {"seeds", "save_steps", "save_total_limit"}
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
+_CODE = ("tasks.training.trainer", "tasks.training.order", "tasks.training.worker", "tasks.training.arguments")
+
+
+def cell_facts(
+    base: BaseModel, tokens: Artifact, method: dict[str, Any], training: TrainingSettings, seed_and_ranks: tuple[int, int]
+) -> dict[str, str]:
+    """Flat facts, name -> canonical JSON: the same facts, the same trained bytes.
+
+    `seed_and_ranks`: the cell's seed and its number of processes. Intervals of saving do not count, names neither.
+    """
+    seed, ranks = seed_and_ranks
+    facts: dict[str, Any] = {
+        "base.digest": base.digest,
+        "base.dtype": base.dtype,
+        "base.attn_implementation": base.attn_implementation,
+        "tokens.digest": tokens.digest,
+        "seed": seed,
+        "ranks": ranks,
+    }
+    facts |= {f"method.{name}": value for name, value in method.items() if name != "name"}
+    settings = training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_BYTES)
+    facts |= {f"training.{name}": value for name, value in settings.items()}
+    facts |= {f"library.{name}": version for name, version in library_versions(*_LIBRARIES).items()}
+    facts["code"] = code_digest(*_CODE, "tasks.methods._base", *_method_modules(str(method["kind"])))
+    return {name: canonical_json(value) for name, value in facts.items()}
+
+
+def _method_modules(kind: str) -> tuple[str, ...]:
+    """The modules whose code decides what this method does: its own and the bases it inherits from."""
+    from tasks.methods import method_type
+
+    chain = {cls.__module__ for cls in method_type(kind).__mro__ if cls.__module__.startswith("tasks.methods.")}
+    return tuple(sorted(chain))
+
+
+def fingerprint(facts: dict[str, str]) -> str:
+    """The key of the cell's `train` artifact."""
+    return digest_value(facts)

@@ -1,0 +1,51 @@
+"""From methods and seeds to cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.artifacts.values import Artifact
+from tasks.foundation.values import Value
+from tasks.methods import Method, parse_method
+from tasks.models.values import BaseModel
+from tasks.training.identity import cell_facts, fingerprint
+from tasks.training.settings import TrainingSettings
+from tasks.training.values import Cell
+
+
+class CellSpec(Value):
+    """What the experiment says of one cell, before anything is digested."""
+
+    label: str
+    method: dict[str, Any]
+    """The method's settings as they were written, with `kind`."""
+    seed: int
+    ranks: int = 1
+
+
+def plan_cell(spec: CellSpec, base: BaseModel, tokens: Artifact, training: TrainingSettings) -> Cell:
+    """Resolve rates and steps, and name the cell by everything that decides its bytes."""
+    method = parse_method(spec.method)
+    resolved = training.model_copy(update={"max_steps": method.max_steps or training.max_steps})
+    settings = resolve_method(method, base, resolved)
+    facts = cell_facts(base, tokens, settings, resolved, (spec.seed, spec.ranks))
+    return Cell(
+        label=spec.label,
+        method=settings,
+        seed=spec.seed,
+        base=base,
+        tokens=tokens,
+        training=resolved,
+        ranks=spec.ranks,
+        fingerprint=fingerprint(facts),
+    )
+
+
+def resolve_method(method: Method, base: BaseModel, training: TrainingSettings) -> dict[str, Any]:
+    """The method's settings with the rate and the decay that will be used, whoever set them."""
+    settings = method.model_dump(mode="json")
+    if method.info.holds != "nothing":
+        rate = method.learning_rate or training.learning_rate or method.default_learning_rate(base.facts)
+        decay = training.weight_decay if method.weight_decay is None else method.weight_decay
+        settings |= {"learning_rate": rate, "weight_decay": decay}
+    return settings

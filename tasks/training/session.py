@@ -1,0 +1,203 @@
+"""One cell from seeds to saved weights, in the order in which it must happen."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from tasks.artifacts import write_durably
+from tasks.data.collate import Collator
+from tasks.foundation.digests import digest_tree
+from tasks.foundation.errors import CancelledRunError, ConfigError, DataError
+from tasks.methods import Method, parse_method
+from tasks.models.loading import load_base, load_tokenizer
+from tasks.training.arguments import training_arguments
+from tasks.training.audit import ParameterAudit
+from tasks.training.checkpoints import Checkpoints
+from tasks.training.determinism import make_deterministic
+from tasks.training.recording import Recorder
+from tasks.training.stopping import EarlyStopping, StopOnSignal, best_step, evaluations
+from tasks.training.trainer import TRAINABLE, CellTrainer, RowSets, load_trainable
+from tasks.training.values import Cell, TrainCost, TrainRequest, TrainResult
+
+log = logging.getLogger(__name__)
+
+
+class MethodHook(TrainerCallback):  # type: ignore[misc]
+    """Gives the method its turn after each optimiser step, before the gradients are cleared."""
+
+    def __init__(self, method: Method, model: nn.Module) -> None:
+        self._method = method
+        self._model = model
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        self._method.after_optimizer_step(self._model, state.global_step + 1)
+
+
+def train_cell(request: TrainRequest) -> None:
+    """Train, or go on from the newest good checkpoint, and leave weights, result.json and cost.json in `output`.
+
+    Raises:
+        CancelledRunError: after SIGTERM, once the checkpoint is committed.
+        DivergenceError, DataError, ModelError, ConfigError: by cause; no bad checkpoint is kept.
+    """
+    started = time.monotonic()
+    cell = request.cell
+    threads = cell.training.threads_per_rank or (None if torch.cuda.is_available() else 1)
+    make_deterministic(cell.seed, strict=cell.training.deterministic, threads=threads)
+    method = parse_method(cell.method)
+    model = build_model(cell, method)
+    checkpoints = Checkpoints(request.work / "checkpoints", request.identity)
+    trainer, stop, recorder = build_trainer(request, method, model, checkpoints)
+    resumed = checkpoints.newest()
+    run_training(trainer, checkpoints, resumed)
+    if stop.stopped:
+        step = trainer.state.global_step
+        raise CancelledRunError(f"stopped at step {step} with a checkpoint", fix="Run it again to go on from there")
+    finish(trainer, method, request)
+    if trainer.is_world_process_zero():
+        cost = _cost(trainer, recorder, resumed, time.monotonic() - started)
+        write_durably(request.output / "cost.json", cost.model_dump_json(indent=2))
+
+
+def build_model(cell: Cell, method: Method) -> nn.Module:
+    """The base with the method attached, on this rank's device; seeds are set already."""
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    base = load_base(cell.base, quantization=method.quantization(), device=device)
+    base.config.use_cache = False
+    model = method.attach(base)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("no parameter of the model would train", where=method.label)
+    if cell.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def build_trainer(
+    request: TrainRequest, method: Method, model: nn.Module, checkpoints: Checkpoints
+) -> tuple[CellTrainer, StopOnSignal, Recorder]:
+    """The Trainer with all our callbacks."""
+    cell = request.cell
+    settings = cell.training
+    arguments = training_arguments(cell, request.work / "trainer")
+    trainer = CellTrainer(model, arguments, method, read_rows(cell), checkpoints)
+    trainer.keep_best = settings.keep_best
+    trainer.save_limit = settings.save_total_limit
+    stop = StopOnSignal()
+    recorder = Recorder(request.work, trainer.tokens_seen)
+    for callback in (recorder, MethodHook(method, model), ParameterAudit(model), stop):
+        trainer.add_callback(callback)
+    if settings.early_stopping_patience:
+        trainer.add_callback(EarlyStopping(settings.early_stopping_patience))
+    return trainer, stop, recorder
+
+
+def read_rows(cell: Cell) -> RowSets:
+    """The tokenised rows, memory-mapped."""
+    folder = cell.tokens.path
+    train = Dataset.from_file(str(folder / "train.arrow"))
+    if not len(train):
+        raise DataError("no training row is left", where=str(folder))
+    tokenizer = load_tokenizer(cell.base)
+    return RowSets(
+        train=train,
+        evaluation=Dataset.from_file(str(folder / "eval.arrow")),
+        lengths=train["length"][:],
+        collate=Collator(tokenizer.pad_token_id),
+        group_by_length=cell.training.group_by_length,
+    )
+
+
+def run_training(trainer: CellTrainer, checkpoints: Checkpoints, resumed: int | None) -> None:
+    """Train to the last step; a checkpoint of the last step itself needs no further one."""
+    if resumed is None:
+        trainer.train()
+        return
+    log.info("going on from the checkpoint of step %d", resumed)
+    path = checkpoints.path(resumed)
+    state = TrainerState.load_from_json(str(path / "trainer_state.json"))
+    if resumed < state.max_steps:
+        trainer.train(resume_from_checkpoint=str(path))
+    else:
+        trainer.state = state
+        load_trainable(trainer.model, path / TRAINABLE)
+
+
+def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> None:
+    """Take the best weights where asked, measure the last loss, save, and write result.json last."""
+    state = trainer.state
+    best = best_step(state) if trainer.keep_best else None
+    if best is not None and best != state.global_step:
+        load_trainable(trainer.model, request.work / "checkpoints" / f"step-{best:08d}" / TRAINABLE)
+    eval_loss = _last_loss(trainer, best)
+    if not trainer.is_world_process_zero():
+        return
+    folder = request.output / method.info.holds
+    folder.mkdir(parents=True, exist_ok=True)
+    method.save(trainer.model, folder)
+    shutil.copyfile(request.work / "metrics.jsonl", request.output / "metrics.jsonl")
+    result = _result(trainer, folder, eval_loss, best)
+    write_durably(request.output / "result.json", result.model_dump_json(indent=2))
+
+
+def _last_loss(trainer: CellTrainer, best: int | None) -> float | None:
+    measured = dict(evaluations(trainer.state))
+    step = best or trainer.state.global_step
+    if not len(trainer.eval_dataset):
+        return None
+    return measured[step] if step in measured else trainer.evaluate()["eval_loss"]
+
+
+def _result(trainer: CellTrainer, folder: Path, eval_loss: float | None, best: int | None) -> TrainResult:
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    parameters = list(trainer.model.parameters())
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return TrainResult(
+        steps=trainer.state.global_step,
+        train_loss=losses[-1],
+        eval_loss=eval_loss,
+        best_step=best,
+        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        total_parameters=_count(parameters),
+        weights_bytes=sum((folder / name).stat().st_size for name in weights),
+        weights_digest=digest_tree(folder, weights),
+        train_tokens=trainer.tokens_seen(),
+    )
+
+
+def _count(parameters: list[nn.Parameter]) -> int:
+    """Elements of all weights; a 4-bit tensor packs two into each byte."""
+    return sum(
+        parameter.quant_state.shape.numel() if hasattr(parameter, "quant_state") else parameter.numel()
+        for parameter in parameters
+    )
+
+
+def _cost(trainer: CellTrainer, recorder: Recorder, resumed: int | None, seconds: float) -> TrainCost:
+    return TrainCost(
+        train_seconds=round(seconds, 3),
+        step_seconds_median=recorder.step_seconds_median,
+        tokens_per_second=round(recorder.tokens_per_second, 1),
+        peak_memory_bytes=peak_memory_bytes(),
+        resumed_from_step=resumed,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Peak of allocated accelerator memory, or of this process' resident set (ru_maxrss is in KiB, on macOS in bytes)."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

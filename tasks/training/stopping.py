@@ -1,0 +1,64 @@
+"""Reasons to end before the last step: a signal, or a loss that stopped falling."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import torch
+from torch import distributed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class StopOnSignal(TrainerCallback):  # type: ignore[misc]
+    """SIGTERM ends training with a checkpoint at the next step whose loss is logged. All ranks agree on the step.
+
+    Between two logged steps the running mean of the loss exists in memory only: a checkpoint there would bend the series.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        logged = state.global_step % int(args.logging_steps) == 0
+        if self._agreed(args.device) and logged and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+
+    def _agreed(self, device: torch.device) -> bool:
+        if not distributed.is_initialized():
+            return self.requested
+        flag = torch.tensor(int(self.requested), device=device)
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+        return bool(flag.item())
+
+
+class EarlyStopping(TrainerCallback):  # type: ignore[misc]
+    """Stops after `patience` evaluations without a lower loss. It reads the state's history, so a resume changes nothing."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        losses = [loss for _, loss in evaluations(state)]
+        since_best = len(losses) - 1 - losses.index(min(losses))
+        if since_best >= self._patience:
+            control.should_training_stop = True
+            control.should_save = True
+
+
+def evaluations(state: TrainerState) -> list[tuple[int, float]]:
+    """(step, eval loss) of all evaluations so far, in order."""
+    return [(int(entry["step"]), float(entry["eval_loss"])) for entry in state.log_history if "eval_loss" in entry]
+
+
+def best_step(state: TrainerState) -> int | None:
+    """Step of the evaluation with the lowest loss; the earliest of equals."""
+    found = evaluations(state)
+    return min(found, key=lambda pair: (pair[1], pair[0]))[0] if found else None

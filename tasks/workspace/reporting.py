@@ -1,0 +1,76 @@
+"""A step in progress: what the board shows of it, and how its run ends when it fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError
+from tasks.launch.slots import Devices, current_slots
+from tasks.tracking import Run
+from tasks.workspace.board import Board, CellState, Phase
+from tasks.workspace.values import Place
+
+
+class Reporter:
+    """Shows one step of one cell."""
+
+    def __init__(self, place: Place, phase: Phase, devices: Devices = ()) -> None:
+        self.devices = devices
+        self._place = place
+        self._phase = phase
+        self._started = time.monotonic()
+
+    def progress(self, done: int, total: int, loss: float | None = None, seconds_left: float | None = None) -> None:
+        """Units of the step so far; without an estimate the time left is extrapolated from the time taken."""
+        if seconds_left is None and done:
+            seconds_left = (time.monotonic() - self._started) / done * (total - done)
+        self.show(CellState(label=self._place.label, phase=self._phase, done=done, total=total, loss=loss), seconds_left)
+
+    def show(self, state: CellState, seconds_left: float | None = None) -> None:
+        """Put a state on the board, at this cell's place."""
+        update = {"position": self._place.position, "seconds_left": seconds_left}
+        Board(self._place.board).show(state.model_copy(update=update))
+
+
+@contextmanager
+def reporting(place: Place, phase: Phase) -> Iterator[Reporter]:
+    """Show the step while it runs; whatever is raised inside is recorded on board and run, and raised on."""
+    reporter = Reporter(place, phase)
+    try:
+        reporter.show(CellState(label=place.label, phase=phase))
+        yield reporter
+    except BaseException as error:
+        close_failed(place, error)
+        raise
+
+
+@contextmanager
+def working(place: Place, phase: Phase) -> Iterator[Reporter]:
+    """Like `reporting`, for a step that needs one of the flow's slots; the board says `waiting` until one is free."""
+    with reporting(place, "waiting"), current_slots().hold() as devices:
+        reporter = Reporter(place, phase, devices)
+        reporter.show(CellState(label=place.label, phase=phase))
+        yield reporter
+
+
+def close_failed(place: Place, error: BaseException) -> None:
+    """End the cell's run with the status that fits the cause, and say the cause on the board."""
+    killed = isinstance(error, CancelledRunError | InterruptedRunError | KeyboardInterrupt | SystemExit)
+    record = ErrorRecord.of(error)
+    reason = str(record.error())
+    run = Run(place.run)
+    run.set_tags({"tuneline.error": reason, "tuneline.exit_code": str(record.exit_code)})
+    run.finish("KILLED" if killed else "FAILED")
+    state = CellState(label=place.label, phase="failed", position=place.position, detail=reason)
+    Board(place.board).show(state)
+
+
+def close_done(place: Place, *, cached: bool) -> None:
+    """End the cell's run well."""
+    run = Run(place.run)
+    run.set_tags({"tuneline.cached": str(cached).lower()})
+    run.finish("FINISHED")
+    detail = "cached" if cached else ""
+    Board(place.board).show(CellState(label=place.label, phase="done", position=place.position, detail=detail))

@@ -1,0 +1,80 @@
+"""Everything that a flow holds while it runs, and lets go of in order, however it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tasks.foundation.values import Value
+from tasks.launch.children import children
+from tasks.launch.gangs import gangs
+from tasks.launch.settings import DistributedSettings
+from tasks.launch.slots import accelerators, sharing, slots_for
+from tasks.tracking import Run, RunRef, create_run
+from tasks.tracking.settings import TrackingSettings
+from tasks.tracking.shipper import Shipper
+from tasks.workspace.board import Board, CellState
+from tasks.workspace.reporting import close_failed
+from tasks.workspace.values import Place, Workspace
+
+SHARED = "data and base"
+"""Label of the steps that all cells share."""
+
+
+class Opening(Value):
+    """What a session is opened with."""
+
+    name: str
+    """The experiment's name: of the report folder and the parent run."""
+    flow: str
+    """The flow's name, for the run's tags."""
+    tracking: TrackingSettings
+    distributed: DistributedSettings
+
+
+class Session:
+    """An open session: the place of the shared steps, and the way to MLflow."""
+
+    def __init__(self, place: Place, shipper: Shipper, flush_seconds: float) -> None:
+        self.place = place
+        self._shipper = shipper
+        self._flush_seconds = flush_seconds
+        self.unsent = 0
+        """Events that MLflow had not taken at the last flush."""
+
+    def flush(self) -> None:
+        """Send what is left to MLflow, for the time that the settings allow."""
+        self.unsent = self._shipper.flush(self._flush_seconds)
+
+    def run_id(self, ref: RunRef) -> str:
+        """MLflow's id of a run; empty while the server does not know it."""
+        return self._shipper.run_id(ref) or ""
+
+
+@contextmanager
+def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
+    """Open the record, the slots and the child processes; end ranks and children first, the record last."""
+    board = workspace.report(opening.name) / "progress"
+    Board(board).clear()
+    slots = slots_for(opening.distributed, accelerators(), os.cpu_count() or 1)
+    with Shipper(opening.tracking, workspace.spool, workspace.mlflow_artifacts) as shipper:
+        run = create_run(
+            workspace.spool,
+            name=opening.name,
+            experiment=opening.tracking.experiment or opening.name,
+            tags={"tuneline.flow": opening.flow},
+        )
+        place = Place(workspace=workspace, board=board, label=SHARED, position=0, run=run)
+        held = Session(place, shipper, opening.tracking.flush_seconds)
+        try:
+            with sharing(slots), children(slots.count), gangs():
+                yield held
+        except BaseException as error:
+            close_failed(place, error)
+            raise
+        else:
+            Run(place.run).finish("FINISHED")
+            Board(board).show(CellState(label=SHARED, phase="done"))
+        finally:
+            held.flush()

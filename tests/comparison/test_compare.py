@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from tasks.comparison import compare
+from tasks.foundation.errors import ConfigError, IntegrityError
+from tests.comparison.worlds import BLEU, DIGEST, LOSS, five_cells, five_rows, row
+
+
+def labels(metric: str) -> list[str]:
+    return [each.label for each in five_cells(metric).rows]
+
+
+def test_rows_stand_best_first_then_unscored_then_failed() -> None:
+    assert labels("loss") == ["full", "lora", "none", "prompt_tuning", "ia3"]
+
+
+def test_a_metric_where_more_is_better_turns_the_order_round() -> None:
+    assert labels("bleu") == ["full", "lora", "prompt_tuning", "none", "ia3"]
+
+
+def test_equal_scores_stand_by_label_however_the_rows_came() -> None:
+    rows = [row("b", metrics={"loss": 1.0}), row("a", metrics={"loss": 1.0})]
+    for given in (rows, rows[::-1]):
+        comparison = compare("tie", given, [LOSS], "loss", DIGEST)
+        assert [each.label for each in comparison.rows] == ["a", "b"]
+        assert comparison.winner == "a"
+
+
+def test_delta_is_the_difference_to_the_untuned_base() -> None:
+    rows = {each.label: each for each in five_cells().rows}
+    assert rows["full"].delta == {"loss": pytest.approx(-3.2), "bleu": pytest.approx(31.11)}
+    assert rows["prompt_tuning"].delta == {"bleu": pytest.approx(2.98)}, "no difference where there is no number"
+    assert rows["none"].delta == {}
+    assert rows["ia3"].delta == {}
+
+
+def test_without_a_base_there_are_no_deltas() -> None:
+    rows = [each for each in five_rows() if each.kind != "none"]
+    assert all(each.delta == {} for each in compare("c", rows, [LOSS], "loss", DIGEST).rows)
+
+
+def test_the_untuned_base_never_wins() -> None:
+    rows = [row("none", metrics={"loss": 0.5}), row("lora", metrics={"loss": 0.9})]
+    comparison = compare("c", rows, [LOSS], "loss", DIGEST)
+    assert comparison.rows[0].label == "none"
+    assert comparison.winner == "lora"
+
+
+@pytest.mark.parametrize("metrics", [{"loss": float("nan")}, {"loss": float("-inf")}, {"bleu": 99.0}, {}])
+def test_a_cell_without_a_finite_deciding_metric_is_shown_and_cannot_win(metrics: dict[str, float]) -> None:
+    rows = [row("odd", metrics=metrics), row("none", metrics={"loss": 2.0})]
+    comparison = compare("c", rows, [LOSS, BLEU], "loss", DIGEST)
+    assert [each.label for each in comparison.rows] == ["none", "odd"]
+    assert comparison.winner is None
+
+
+def test_a_failed_cell_cannot_win_even_with_a_score() -> None:
+    rows = [row("odd", "failed", metrics={"loss": 0.1}), row("lora", metrics={"loss": 2.0})]
+    assert compare("c", rows, [LOSS], "loss", DIGEST).winner == "lora"
+
+
+@pytest.mark.parametrize("digest", ["e" * 64, ""])
+def test_scores_on_other_evaluation_rows_are_refused(digest: str) -> None:
+    rows = [row("none", metrics={"loss": 2.0}), row("lora", metrics={"loss": 1.0}, rows_digest=digest)]
+    with pytest.raises(IntegrityError, match="lora was scored on other evaluation rows"):
+        compare("c", rows, [LOSS], "loss", DIGEST)
+
+
+def test_two_cells_with_one_label_are_refused() -> None:
+    with pytest.raises(IntegrityError, match="'lora'"):
+        compare("c", [row("lora"), row("lora")], [LOSS], "loss", DIGEST)
+
+
+def test_a_deciding_metric_that_is_not_measured_is_refused_with_the_allowed_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'chrf'.*Allowed: loss, bleu"):
+        compare("c", five_rows(), [LOSS, BLEU], "chrf", DIGEST)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tasks.foundation.errors import ConfigError, DependencyError
+from tasks.models import ModelSettings, fetch, resolve_base
+from tests.models.tiny import tiny_base, write_tiny_llama
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def unreachable_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A hub at a closed port, with an empty cache (the result)."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_a_hub_id_needs_a_commit() -> None:
+    with pytest.raises(ConfigError, match="40 hex"):
+        fetch(ModelSettings(name_or_path="someone/model"))
+
+
+@pytest.mark.timeout(15)
+def test_an_unreachable_hub_is_said_at_once(unreachable_hub: Path) -> None:
+    with pytest.raises(DependencyError, match="cannot be reached") as caught:
+        fetch(ModelSettings(name_or_path="someone/model", revision=COMMIT))
+    assert caught.value.exit_code == 21
+
+
+def test_an_unreachable_hub_does_not_matter_where_the_cache_holds_the_commit(
+    unreachable_hub: Path, tmp_path: Path
+) -> None:
+    made = write_tiny_llama(tmp_path / "made")
+    shutil.copytree(made, unreachable_hub / "models--someone--model" / "snapshots" / COMMIT)
+    settings = ModelSettings(name_or_path="someone/model", revision=COMMIT)
+    base = resolve_base(settings, fetch(settings))
+    assert (base.name, base.revision) == ("someone/model", COMMIT)
+    assert base.digest == tiny_base(made).digest
