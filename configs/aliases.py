@@ -120,8 +120,6 @@ ALIASES: Final[dict[str, str]] = {
     "lora_target_modules": f"{METHOD}.target_modules",
     "lora_target_linear": f"{METHOD}.target_modules",
     "targets": f"{METHOD}.target_modules",
-    "lora_modules_to_save": f"{METHOD}.modules_to_save",
-    "additional_target": f"{METHOD}.modules_to_save",
     "peft_use_dora": f"{METHOD}.use_dora",
     "dora": f"{METHOD}.use_dora",
     "peft_use_rslora": f"{METHOD}.use_rslora",

@@ -17,6 +17,7 @@ from tasks.embedded import EMBEDDED_PREFIX
 from tasks.foundation.errors import ConfigError, DataError, ResourceError, TunelineError
 from tasks.health.machine import nearest_existing, writable_check
 from tasks.methods import Conditions, Method
+from tasks.metrics import all_metrics
 from tasks.models import BaseModelFacts, resolve_base
 from tasks.tracking.uri import tracking_uri
 
@@ -41,7 +42,7 @@ def validate(experiment: Experiment, environment: Mapping[str, str] = os.environ
     _caught(problems, lambda: _check_probe(experiment.evaluation.probe))
     if facts is not None:
         problems += _method_problems(experiment, facts)
-        _caught(problems, lambda: _check_context(experiment, facts))
+        _caught(problems, lambda: _check_answer_room(experiment, facts))
     _caught(problems, lambda: tracking_uri(experiment.tracking))
     _caught(problems, lambda: _check_room(experiment, facts, Paths.from_environment(environment).runs))
     return problems
@@ -96,11 +97,13 @@ def _names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
-def _check_context(experiment: Experiment, facts: BaseModelFacts) -> None:
-    length, context = experiment.data.max_seq_length, facts.max_position_embeddings
-    if length > context:
-        what = f"{length} tokens are over the model's context of {context}"
-        raise ConfigError(what, where="data.max_seq_length", allowed=f"at most {context}", fix=f"Set it to {context}")
+def _check_answer_room(experiment: Experiment, facts: BaseModelFacts) -> None:
+    """Generated answers leave room for a prompt."""
+    length, context = experiment.evaluation.max_new_tokens, facts.max_position_embeddings
+    generates = any(all_metrics()[name].needs == "generation" for name in experiment.evaluation.metrics)
+    if generates and 0 < context <= length:
+        what = f"{length} tokens leave no room for a prompt in the model's context of {context}"
+        raise ConfigError(what, where="evaluation.max_new_tokens", allowed=f"below {context}", fix="Lower it")
 
 
 def _method_problems(experiment: Experiment, facts: BaseModelFacts) -> list[TunelineError]:

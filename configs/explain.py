@@ -81,11 +81,11 @@ def _without_branch_noise(findings: Sequence[_Finding]) -> Iterator[_Finding]:
         yield from (finding for finding in here if not finding.in_union)
         if not branches or (deeper and all(_is_wrong_type(finding) for finding in branches)):
             continue
-        wrong = [finding for finding in branches if not _is_wrong_type(finding)]
-        if wrong:
-            yield wrong[0]
+        furthest = [finding for finding in branches if not _is_wrong_type(finding)] or branches
+        if len(furthest) == 1 or not _is_wrong_type(furthest[0]):
+            yield furthest[0]
         else:
-            yield branches[0]._replace(kind="union", context={"kinds": [finding.kind for finding in branches]})
+            yield furthest[0]._replace(kind="union", context={"kinds": [finding.kind for finding in furthest]})
 
 
 def _is_wrong_type(finding: _Finding) -> bool:
@@ -156,7 +156,9 @@ def _allowed(finding: _Finding) -> str:
 
 
 def _choices(finding: _Finding) -> list[str]:
-    return re.findall(r"'([^']*)'", str(finding.context["expected"])) or [str(finding.context["expected"])]
+    """`'auto', 'fp32' or True` as YAML writes them."""
+    words = re.split(r", | or ", str(finding.context["expected"]))
+    return [word.lower() if word in {"True", "False"} else word.strip("'") for word in words]
 
 
 def _pattern_words(pattern: str) -> str:

@@ -17,7 +17,7 @@ from configs.overrides import apply_overrides
 from configs.wording import shown
 from tasks.foundation.errors import ConfigError
 
-_PLACEHOLDER = re.compile(r"<fill in (.+)>")
+_PLACEHOLDER = re.compile(r"<fill in (.+)>", re.DOTALL)
 """What shipped experiments hold where only the user knows the value."""
 
 
@@ -93,7 +93,7 @@ def _placeholders(data: Any) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _unfilled(document: Document, path: KeyPath, words: str) -> ConfigError:
-    return ConfigError("is not filled in", where=document.where(path), fix=f"Fill in {words}")
+    return ConfigError("is not filled in", where=document.where(path), fix=f"Fill in {shown(words)[1:-1]}")
 
 
 def _misread(document: Document, experiment: Experiment) -> list[ConfigError]:

@@ -9,8 +9,10 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from flows.guarding import run_guarded
+from tasks.foundation.errors import ConfigError
 
 app = typer.Typer(
     name="tuneline",
@@ -99,8 +101,9 @@ def call() -> int:
     """
     try:
         return app(standalone_mode=False) or 0
-    except ClickException as error:
-        raise ConfigError(error.format_message(), where="command line", fix="See tuneline --help") from error
+    except TyperException as error:
+        what = getattr(error, "format_message", error.__str__)()
+        raise ConfigError(what, where="command line", fix="See tuneline --help") from error
 
 
 def main() -> None:

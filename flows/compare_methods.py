@@ -52,7 +52,7 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Flow
         comparison = compare(outcomes, yardstick_of(settings), here.place)
         version = None
         if settings.registry.model and (winner := winner_of(comparison, outcomes)):
-            version = register(registration_of(settings, winner, material, shared), here.place)
+            version = register.submit(registration_of(settings, winner, material, shared), here.place).result()
     return FlowOutcome(
         name=settings.name,
         comparison=comparison,
@@ -63,10 +63,10 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Flow
 
 
 def prepare_material(settings: Experiment, place: Place) -> Material:
-    """What all cells share: base, rows, tokens."""
-    base = find_base(settings.model, place)
-    prepared = prepare_data(settings.data, place)
-    tokens = tokenize_data(prepared, base, settings.data, place)
+    """What all cells share: base, rows, tokens. (A task that is called, not submitted, hands back a Cached state as it is.)"""
+    base = find_base.submit(settings.model, place).result()
+    prepared = prepare_data.submit(settings.data, place).result()
+    tokens = tokenize_data.submit(prepared, base, settings.data, place).result()
     return Material(base=base, prepared=prepared, tokens=tokens)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -20,6 +21,7 @@ INTERNAL_ERROR = 1
 
 def run_guarded(command: Callable[[], object]) -> int:
     """Run a command to its exit code. Nothing that it raises reaches the terminal as a traceback."""
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         code = command()
     except TunelineError as error:
@@ -37,10 +39,17 @@ def run_guarded(command: Callable[[], object]) -> int:
 
 
 def _tell(line: str, error: BaseException) -> None:
+    """The line goes to stderr, the traceback to the log; an internal error always has a log to point to."""
+    internal = not isinstance(error, TunelineError | KeyboardInterrupt)
+    if internal and not _log_files():
+        log_to(Path(os.environ.get("TUNELINE_RUNS") or "runs") / "tuneline.log")
     log.error("%s\n%s", line, "".join(traceback.format_exception(error)))
-    files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
-    hint = f" (log: {files[0]})" if files and not isinstance(error, TunelineError | KeyboardInterrupt) else ""
+    hint = f" (the log says more: {_log_files()[0]})" if internal else ""
     sys.stderr.write(f"tuneline: {line}{hint}\n")
+
+
+def _log_files() -> list[str]:
+    return [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
 
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:
@@ -66,3 +75,5 @@ def log_to(path: Path) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    for chatty in ("httpx", "httpcore", "alembic", "prefect"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

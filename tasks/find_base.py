@@ -7,7 +7,8 @@ from prefect import task
 from tasks.embedded import EMBEDDED_PREFIX, embedded_key
 from tasks.embedded.pretrain import build_base
 from tasks.launch.children import run_in_child_reporting
-from tasks.models.resolve import fetch, resolve_base
+from tasks.models.hub import fetch
+from tasks.models.resolve import resolve_base
 from tasks.models.settings import ModelSettings
 from tasks.models.values import BaseModel
 from tasks.workspace import Place, reporting

@@ -16,6 +16,7 @@ from configs.loading import load_experiment
 from flows.guarding import log_to, terminating_in_order
 from flows.orchestration import configure_prefect
 from flows.view import watching
+from tasks.workspace.board import Board
 
 if TYPE_CHECKING:
     from flows.outcome import FlowOutcome
@@ -34,6 +35,7 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
     report = runs / "reports" / settings.name
     log_to(report / "log.txt")
     configure_prefect(runs / "prefect")
+    Board(report / "progress").clear()
     with watching(report / "progress", console), terminating_in_order():
         from flows.compare_methods import compare_methods
 

@@ -13,6 +13,7 @@ from tasks.data.selection import choose, distinct, is_held_out, leaked_ids, with
 from tasks.data.settings import DataSettings
 from tasks.data.sources import Source, resolve_sources
 from tasks.data.values import DataReport, EvalRow, PreparedData, Row
+from tasks.embedded import embedded_key
 from tasks.foundation.digests import code_digest, digest_file, digest_value, library_versions
 from tasks.foundation.errors import DataError
 
@@ -58,8 +59,6 @@ def _identity(source: Source) -> dict[str, object]:
     identity = source.model_dump(mode="json", exclude={"files"})
     identity["files"] = [(path.as_posix(), digest_file(path)) for path in source.files]
     if source.kind == "embedded":
-        from tasks.embedded import embedded_key
-
         identity["embedded"] = embedded_key()
     return identity
 

@@ -12,6 +12,7 @@ from tasks.data.readers import BadRow, Found, RawRecord, reader_for
 from tasks.data.rows import make_row
 from tasks.data.sources import EmbeddedSplit, Source
 from tasks.data.values import Row
+from tasks.embedded import task_rows
 
 _ROWS_TO_RECOGNISE = 100
 
@@ -64,8 +65,6 @@ def _open(source: Source, characters: int) -> Iterator[tuple[str, Iterator[Found
 
 
 def _embedded(source: Source) -> Iterator[Found]:
-    from tasks.embedded import task_rows
-
     split: EmbeddedSplit = source.split  # type: ignore[assignment]
     for number, fields in enumerate(task_rows(source.task, split), start=1):
         yield RawRecord(number, dict(fields))

@@ -38,7 +38,7 @@ def check_bad_rows(bad: Sequence[BadRow], read_rows: int, limit: float) -> None:
     Raises:
         DataError: with the count, the share, the reasons and the first places.
     """
-    if not bad or len(bad) <= limit * read_rows:
+    if not bad or len(bad) / read_rows <= limit:
         return
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(_by_reason(bad).items()))
     first = "; ".join(str(row) for row in bad[:_FIRST_BAD])

@@ -73,7 +73,7 @@ def ask(loaded: Loaded, job: EvaluationJob, suite: Suite, needs: AbstractSet[Nee
     probe = row_losses(loaded, work.probe, size, progress.advance)
     asked = [question.id for question in suite.asked]
     return Findings(
-        losses=_by_id(work.rows, losses),
+        losses={row.id: loss for row, loss in zip(work.rows, losses, strict=True)},
         answers=dict(zip(asked, answers, strict=True)) if work.prompts else {},
         choices=dict(zip(asked, chosen, strict=True)) if work.label_rows else {},
         probe=_total(probe) if probe else None,
@@ -98,14 +98,6 @@ def _probe_rows(loaded: Loaded, job: EvaluationJob) -> Sequence[TokenRow]:
         return ()
     window = min(job.data.max_seq_length, loaded.context)
     return probe_windows(read_probe(job.settings.probe), loaded.tokenizer, window, job.settings.probe_tokens)
-
-
-def _by_id(rows: Sequence[TokenRow], losses: Sequence[RowLoss]) -> dict[str, RowLoss]:
-    """A row that was cut into several sequences is one row again."""
-    found: dict[str, list[RowLoss]] = {}
-    for row, loss in zip(rows, losses, strict=True):
-        found.setdefault(row.id, []).append(loss)
-    return {name: _total(parts) for name, parts in found.items()}
 
 
 def _total(losses: Sequence[RowLoss]) -> RowLoss:

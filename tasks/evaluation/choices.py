@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.data.values import Row, Turn
+from tasks.data.values import EvalRow, Turn
 from tasks.evaluation.likelihood import RowLoss
 from tasks.evaluation.loaded import Loaded
 from tasks.evaluation.suite import Question, TokenRow
@@ -31,5 +31,5 @@ def most_likely_labels(losses: Sequence[RowLoss], labels: Sequence[str]) -> list
 
 
 def _with_answer(loaded: Loaded, question: Question, label: str) -> TokenRow:
-    row = Row(id=question.id, turns=(*question.turns, Turn(role="assistant", content=label)))
+    row = EvalRow(id=question.id, turns=(*question.turns, Turn(role="assistant", content=label)))
     return TokenRow(question.id, *loaded.renderer.row_ids(row))

@@ -44,15 +44,20 @@ def prompts_of(
     """The questions as tokens, and how many lost their left end.
 
     Where `data.truncation` is `truncate`, a prompt that leaves no room for `max_new_tokens` in the model's context is
-    cut from the left, as the training rows were; otherwise `greedy_answers` refuses it.
+    cut from the left behind its start token, as the training rows were; otherwise `greedy_answers` refuses it.
     """
     prompts = [loaded.renderer.prompt_ids(question.turns) for question in questions]
     room = loaded.room - max_new_tokens
     too_long = sum(len(prompt) > room for prompt in prompts)
     if not too_long or data.truncation != "truncate" or room < 1:
         return prompts, 0
-    log.warning("%d of %d prompts were cut to their last %d tokens", too_long, len(prompts), room)
-    return [prompt[-room:] for prompt in prompts], too_long
+    log.warning("%d of %d prompts were cut to %d tokens", too_long, len(prompts), room)
+    return [_cut(prompt, room, loaded.tokenizer.bos_token_id) for prompt in prompts], too_long
+
+
+def _cut(prompt: list[int], room: int, start_token: int | None) -> list[int]:
+    start = 1 if prompt[0] == start_token else 0
+    return prompt if len(prompt) <= room else prompt[:start] + prompt[len(prompt) - room + start :]
 
 
 def _own_config(loaded: Loaded, max_new_tokens: int) -> GenerationConfig:

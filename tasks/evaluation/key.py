@@ -12,7 +12,15 @@ from tasks.metrics import metric_code, metrics_named
 _TRAINING_ONLY = frozenset({"name", "learning_rate", "weight_decay", "max_steps"})
 """Settings of every method that decide how it trained; what came of it is in the digest of the weights."""
 
-_CODE = ("tasks.evaluation", "tasks.data.templates", "tasks.methods.loading", "tasks.models.loading")
+_CODE = (
+    "tasks.data.dialects",
+    "tasks.data.plain_template",
+    "tasks.data.segments",
+    "tasks.data.templates",
+    "tasks.evaluation",
+    "tasks.methods.loading",
+    "tasks.models.loading",
+)
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "bitsandbytes")
 _RENDERING = {"template", "use_chat_template", "max_seq_length", "truncation", "train_on_prompt"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ class Loaded(NamedTuple):
     renderer: Renderer
     device: str
     context: int
-    """Positions of the model, virtual tokens included."""
+    """Positions of the model, virtual tokens included; `sys.maxsize` where the model sets no limit."""
     virtual_tokens: int
     """Positions that a soft prompt takes in front of every sequence; 0 for other methods."""
 
@@ -48,7 +49,7 @@ def load(job: EvaluationJob) -> Loaded:
         tokenizer=tokenizer,
         renderer=Renderer(tokenizer, job.data),
         device=device,
-        context=job.candidate.base.facts.max_position_embeddings,
+        context=job.candidate.base.facts.max_position_embeddings or sys.maxsize,
         virtual_tokens=prompt_learning.num_virtual_tokens if prompt_learning else 0,
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import pyarrow
+import pyarrow.ipc
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -55,10 +56,10 @@ def proof_rows(path: Path, count: int) -> list[list[int]]:
     Raises:
         DataError: there are none.
     """
-    from datasets import Dataset
-
-    columns: dict[str, Any] = Dataset.from_file(str(path)).select_columns(["id", "input_ids"]).to_dict()
-    chosen = sorted(zip(columns["id"], columns["input_ids"], strict=True))[:count]
+    with pyarrow.memory_map(str(path)) as file:
+        table = pyarrow.ipc.open_stream(file).read_all()
+        columns = [table.column(name).to_pylist() for name in ("id", "input_ids")]
+    chosen = sorted(zip(*columns, strict=True))[:count]
     if not chosen:
         raise DataError("no evaluation rows to prove the merge on", where=str(path), fix="Raise data.max_eval_rows")
     return [list(ids) for _, ids in chosen]

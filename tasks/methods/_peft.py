@@ -76,7 +76,7 @@ class PeftMethod(Method):
         expected = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
         if difference := sorted(stored ^ expected):
             raise IntegrityError(f"the adapter does not fit the base: {difference[0]}", where=str(folder))
-        return loaded.eval()
+        return loaded.requires_grad_(False).eval()
 
     def merge_weights(self, base: Path, adapter: Path, output: Path, max_shard_bytes: int) -> None:
         """Merge shard by shard; see `_peft_merge`."""

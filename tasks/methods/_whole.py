@@ -21,14 +21,16 @@ class WholeModelMethod(Method):
     """
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write a complete standard model: safetensors, configuration, tokenizer."""
+        """Write a complete standard model: safetensors (tied weights once), configuration, tokenizer."""
         import torch
 
         source = Path(model.name_or_path)
         stored = getattr(torch, stored_dtype(source))
+        once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
         state = {
-            name: tensor.detach().to("cpu", stored) if tensor.is_floating_point() else tensor.detach().cpu()
+            name: tensor.detach().to("cpu", stored if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in model.state_dict().items()
+            if name in once
         }
         model.save_pretrained(folder, state_dict=state)
         for name in companion_files(source):
@@ -39,4 +41,4 @@ class WholeModelMethod(Method):
         loaded: nn.Module = type(base).from_pretrained(
             folder, dtype=base.dtype, local_files_only=True, use_safetensors=True
         )
-        return loaded.to(base.device).eval()
+        return loaded.to(base.device).requires_grad_(False).eval()

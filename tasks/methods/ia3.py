@@ -26,7 +26,7 @@ class IA3(PeftMethod):
         paper="2205.05638",
         holds="adapter",
         mergeable=True,
-        memory="16 n, n = L (2 d_kv + d_ff)",
+        memory="b N + 16 n, b bytes per base weight, n = L (2 d_kv + d_ff)",
         quantized_base=True,
         traps=("feedforward_modules must be among target_modules", "no weight decay: it would pull the scales to 0"),
     )

@@ -24,15 +24,13 @@ def load_candidate(candidate: Candidate, *, device: str = "cpu", float_base: boo
     """
     from tasks.models.loading import load_base
 
-    base = candidate.base
+    base, weights = candidate.base, candidate.weights
     if candidate.holds == "nothing":
-        return load_base(base, device=device)
-    if candidate.weights is None or not candidate.weights.is_dir():
-        raise IntegrityError(
-            f"{candidate.label} has no weights", where=str(candidate.weights), fix="Train the cell again"
-        )
+        return load_base(base, device=device).requires_grad_(False)
+    if weights is None or not weights.is_dir():
+        raise IntegrityError(f"{candidate.label} has no weights", where=str(weights), fix="Train the cell again")
     if candidate.holds == "model":
-        return load_base(base.model_copy(update={"path": candidate.weights}), device=device)
+        return load_base(base.model_copy(update={"path": weights}), device=device).requires_grad_(False)
     method = parse_method(candidate.method)
     loaded = load_base(base, quantization=None if float_base else method.quantization(), device=device)
-    return method.load(loaded, candidate.weights).eval()
+    return method.load(loaded, weights)

@@ -16,7 +16,7 @@ class Lora(LowRankMethod):
         paper="2106.09685",
         holds="adapter",
         mergeable=True,
-        memory="16 n, n = r (in + out) per layer (DoRA: + out)",
+        memory="b N + 16 n, b bytes per base weight, n = r (in + out) per layer (DoRA: + out)",
         traps=(
             "adapt all linear layers, not attention only",
             "the best rate is about ten times that of full fine-tuning",

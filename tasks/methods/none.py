@@ -38,4 +38,4 @@ class NoTuning(Method):
         """Nothing was made."""
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
-        return base.eval()
+        return base.requires_grad_(False).eval()

@@ -24,7 +24,7 @@ class PTuning(PromptMethod):
         paper="2103.10385",
         holds="adapter",
         mergeable=False,
-        memory="16 n, n = P d + the encoder (MLP: 2 d h + h^2)",
+        memory="b N + 16 n, b bytes per base weight, n = P d + the encoder (MLP: 2 d h + h^2)",
         quantized_base=True,
         traps=("the encoder is not saved: saved virtual tokens cannot be trained on",),
     )

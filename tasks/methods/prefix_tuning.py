@@ -25,7 +25,7 @@ class PrefixTuning(PromptMethod):
         paper="2101.00190",
         holds="adapter",
         mergeable=False,
-        memory="16 n, n = 2 P L d_kv (with projection: P d + d h + 2 L d_kv h)",
+        memory="b N + 16 n, b bytes per base weight, n = 2 P L d_kv (with projection: P d + d h + 2 L d_kv h)",
         gradient_checkpointing=False,
         quantized_base=True,
         traps=(

@@ -26,7 +26,7 @@ class PromptTuning(PromptMethod):
         paper="2104.08691",
         holds="adapter",
         mergeable=False,
-        memory="16 P d",
+        memory="b N + 16 P d, b bytes per base weight",
         quantized_base=True,
         traps=("needs two to five times the steps", "virtual tokens count against the context"),
     )

@@ -31,7 +31,8 @@ def fetch(settings: ModelSettings) -> Path:
             fix="Add model.revision (the hub shows it under Files > History)",
         )
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]
 
     try:
         HfApi().model_info(settings.name_or_path, revision=settings.revision, timeout=_ANSWER_SECONDS)
@@ -42,7 +43,7 @@ def fetch(settings: ModelSettings) -> Path:
             where="model",
             fix="Check id and revision; a gated model needs HF_TOKEN",
         ) from error
-    except (HTTPError, OSError):
+    except (TransportError, OSError):
         return _from_cache(settings)
 
 

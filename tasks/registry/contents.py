@@ -95,10 +95,11 @@ def _prompting(request: RegisterRequest, tokenizer: PreTrainedTokenizerBase) -> 
     Raises:
         IntegrityError: the renderer does something that these settings cannot say.
     """
-    renderer = Renderer(tokenizer, request.data)
+    candidate, renderer = request.candidate, Renderer(tokenizer, request.data)
+    virtual = candidate.method.get("num_virtual_tokens", 0) if candidate.holds == "adapter" else 0
     chat = request.data.use_chat_template and bool(tokenizer.chat_template)
     before = None if chat else PlainTemplate.parse(request.data.template).before
-    ids, text_ids = renderer.prompt_ids([_PROBE]), _plain_ids(tokenizer, before)
+    ids, text_ids = renderer.prompt_ids([_PROBE]), _text_ids(tokenizer, before)
     if ids[len(ids) - len(text_ids) :] != text_ids:
         raise IntegrityError("the package cannot render prompts as the training did", where=SERVING)
     return {
@@ -106,16 +107,19 @@ def _prompting(request: RegisterRequest, tokenizer: PreTrainedTokenizerBase) -> 
         "leading_ids": ids[: len(ids) - len(text_ids)],
         "end_token_ids": list(renderer.end_token_ids),
         "max_new_tokens": request.max_new_tokens,
+        "positions": candidate.base.facts.max_position_embeddings - int(virtual),
+        "cut_prompts": request.data.truncation == "truncate",
     }
 
 
-def _plain_ids(tokenizer: PreTrainedTokenizerBase, before: str | None) -> list[int]:
+def _text_ids(tokenizer: PreTrainedTokenizerBase, before: str | None) -> list[int]:
+    """Ids of the probe's text alone."""
     if before is None:
         message = {"role": "user", "content": _PROBE.content}
         text = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     else:
         text = PlainTemplate(before=before, after="").render(_PROBE.content, "")
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer([text], add_special_tokens=False)["input_ids"][0]
     return ids
 
 

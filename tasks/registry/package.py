@@ -6,27 +6,21 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import mlflow
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from typing import TYPE_CHECKING, Any
 
 from tasks.artifacts import write_durably
-from tasks.data.templates import Renderer
-from tasks.data.values import Turn
 from tasks.foundation.digests import canonical_json, digest_file, digest_value, library_versions
-from tasks.foundation.errors import IntegrityError
 from tasks.foundation.values import Value
-from tasks.models.loading import load_tokenizer
 from tasks.registry.card import model_card
 from tasks.registry.contents import SERVING
-from tasks.registry.values import RegisterRequest
+from tasks.registry.values import Example, RegisterRequest
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
 CODE = Path(__file__).with_name("serving_model.py")
 _FILES = "files.json"
 _FOLDER = "artifacts/package"
-_PROBES = ("a", "  two  spaces\n", "{system} {prompt} {completion}", "中文，一句话。")
 
 
 def requirements(serving: Mapping[str, Any]) -> list[str]:
@@ -38,12 +32,22 @@ def requirements(serving: Mapping[str, Any]) -> list[str]:
 
 
 def signature(max_new_tokens: int) -> ModelSignature:
-    """A column `prompt` of texts in, one text each out; `max_new_tokens` may be given."""
+    """Texts `prompt` (and `system`, where there is one) in, one text each out; `max_new_tokens` may be given."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "prompt")]),
+        inputs=Schema([ColSpec(DataType.string, "prompt"), ColSpec(DataType.string, "system", required=False)]),
         outputs=Schema([ColSpec(DataType.string)]),
         params=ParamSchema([ParamSpec("max_new_tokens", DataType.integer, max_new_tokens)]),
     )
+
+
+def columns(example: Example | None) -> dict[str, list[str]]:
+    """An example as the served model takes it."""
+    if example is None:
+        return {"prompt": ["Hello"]}
+    return {"prompt": [example.prompt]} | ({"system": [example.system]} if example.system else {})
 
 
 class Package(Value):
@@ -74,7 +78,7 @@ def describe(folder: Path, request: RegisterRequest) -> Package:
         "code": digest_file(CODE),
         "requirements": requirements(read_serving(folder)),
         "signature": signature(request.max_new_tokens).to_dict(),
-        "example": request.example_prompt,
+        "example": columns(request.example),
     }
     return Package(folder=folder, files=files, digest=digest_value(identity))
 
@@ -90,6 +94,9 @@ def build(request: RegisterRequest, package: Package, output: Path, metadata: Ma
 
     MLflow copies every artifact twice through the temporary folder, so it is given the small file alone.
     """
+    import mlflow
+    from mlflow.models import Model
+
     small = output.with_name("small") / "package"
     small.mkdir(parents=True)
     (package.folder / SERVING).rename(small / SERVING)
@@ -98,7 +105,7 @@ def build(request: RegisterRequest, package: Package, output: Path, metadata: Ma
         python_model=str(CODE),
         artifacts={"package": str(small)},
         signature=signature(request.max_new_tokens),
-        input_example=({"prompt": [request.example_prompt]}, {"max_new_tokens": request.max_new_tokens}),
+        input_example=(columns(request.example), {"max_new_tokens": request.max_new_tokens}),
         pip_requirements=requirements(read_serving(small)),
         metadata=dict(metadata),
         mlflow_model=Model(run_id=request.run_id),
@@ -113,6 +120,8 @@ def build(request: RegisterRequest, package: Package, output: Path, metadata: Ma
 
 def _forget_local_paths(output: Path) -> None:
     """MLflow notes where artifacts came from; nobody else has that folder."""
+    from mlflow.models import Model
+
     description = Model.load(str(output))
     flavor = description.flavors["python_function"]
     for artifact in flavor["artifacts"].values():
@@ -126,27 +135,3 @@ def _file_digests(output: Path, known: Mapping[str, str]) -> dict[str, str]:
     """Large files were read once; `known` has their digests."""
     names = (path.relative_to(output).as_posix() for path in sorted(output.rglob("*")) if path.is_file())
     return {name: known.get(name) or digest_file(output / name) for name in names}
-
-
-def prove(output: Path, request: RegisterRequest) -> None:
-    """Load the folder as a user would and compare it with the evaluation.
-
-    Raises:
-        IntegrityError: a prompt becomes other ids than in training, or the example gives another text than the
-            evaluation saw.
-    """
-    loaded = mlflow.pyfunc.load_model(str(output), suppress_warnings=True)
-    renderer = Renderer(load_tokenizer(request.candidate.base), request.data)
-    for probe in (*_PROBES, request.example_prompt):
-        expected = renderer.prompt_ids([Turn(role="user", content=probe)])
-        if loaded.unwrap_python_model().prompt_ids(probe) != expected:
-            raise IntegrityError(f"the package renders the prompt {probe[:60]!r} unlike the training did")
-    if request.expected_answer is None:
-        return
-    text = loaded.predict({"prompt": [request.example_prompt]}, params={"max_new_tokens": request.max_new_tokens})[0]
-    if text != request.expected_answer:
-        raise IntegrityError(
-            f"the package answers {text[:80]!r} where the evaluation saw {request.expected_answer[:80]!r}",
-            where=request.label,
-            fix="Evaluate the cell again on this machine",
-        )

@@ -12,10 +12,12 @@ from filelock import FileLock
 
 from tasks.registry.card import description
 from tasks.registry.contents import fill
-from tasks.registry.package import Package, build, describe, prove
+from tasks.registry.package import Package, build, describe
+from tasks.registry.proof import prove
 from tasks.registry.server import PACKAGE_TAG, Registry, StoredVersion
 from tasks.registry.values import RegisteredVersion, RegisterRequest
-from tasks.tracking.settings import TrackingSettings
+from tasks.tracking import TrackingSettings
+from tasks.tracking.environment import set_mlflow_defaults
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def register(request: RegisterRequest, tracking: TrackingSettings, artifact_root
         IntegrityError: files are missing, or the package does not answer as the evaluation saw.
         ResourceError: the package cannot be stored.
     """
+    set_mlflow_defaults()
     registry = Registry(tracking)
     with _scratch(artifact_root) as scratch:
         folder = scratch / "package"

@@ -9,16 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 import torch
 from mlflow.pyfunc import PythonModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 
+NOW = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
+DAY = date(2024, 7, 26)
 
-class TunedModel(PythonModel):
+
+class TunedModel(PythonModel):  # type: ignore[misc]
     """predict(prompts, params={"max_new_tokens": n}) -> one text per prompt."""
 
     def load_context(self, context: Any) -> None:
@@ -32,16 +37,20 @@ class TunedModel(PythonModel):
         self.device = pick_device()
         self.model = load_model(package, self.settings, self.device)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
-        """Answer each prompt of a column `prompt`, or of a list of texts."""
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[str]:
+        """Answer each row of the columns `prompt` and (where given) `system`, or each text of a list.
+
+        Raises:
+            ValueError: max_new_tokens below 1, or a prompt that leaves no room for an answer.
+        """
         limit = int((params or {}).get("max_new_tokens", self.settings["max_new_tokens"]))
         if limit < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {limit}")
-        return [self.answer(prompt, limit) for prompt in prompts_of(model_input)]
+        return [self.answer(prompt, system, limit) for prompt, system in asked(model_input)]
 
-    def answer(self, prompt: str, max_new_tokens: int) -> str:
-        """The greedy continuation up to the trained end token, stripped."""
-        ids = torch.tensor([self.prompt_ids(prompt)], device=self.device)
+    def answer(self, prompt: str, system: str, max_new_tokens: int) -> str:
+        """The most likely token each time, up to the trained end token; stripped."""
+        ids = self.fitting(self.prompt_ids(prompt, system), max_new_tokens)
         ends = self.settings["end_token_ids"]
         config = GenerationConfig(
             do_sample=False,
@@ -51,29 +60,72 @@ class TunedModel(PythonModel):
             pad_token_id=ends[0],
         )
         with torch.inference_mode():
-            out = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
-        text: str = self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-        return text.strip()
+            new = generate(self.model, torch.tensor([ids], device=self.device), config)
+        length = next((place for place, token in enumerate(new) if token in ends), len(new))
+        text = self.tokenizer.decode(new[:length], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).strip()
 
-    def prompt_ids(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str, system: str = "") -> list[int]:
         """The ids that training saw in front of an answer."""
         before = self.settings["before"]
-        if before is None:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        text = self.chat_text(prompt, system) if before is None else plain_text(before, prompt, system)
+        return [*self.settings["leading_ids"], *self.tokenizer([text], add_special_tokens=False)["input_ids"][0]]
+
+    def chat_text(self, prompt: str, system: str) -> str:
+        """By the tokenizer's chat template; one that prints today's date prints the day that training saw."""
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": prompt})
+        template = NOW.sub(lambda found: repr(DAY.strftime(found[2])), self.tokenizer.get_chat_template())
+        text = self.tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+        return str(text)
+
+    def fitting(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        """A prompt that leaves no room for the answer loses its left end, where training cut rows too."""
+        room = self.settings["positions"] - max_new_tokens
+        if len(ids) <= room:
+            return ids
+        if not self.settings["cut_prompts"] or room < 1:
+            raise ValueError(
+                f"a prompt of {len(ids)} tokens and {max_new_tokens} new ones exceed the model's "
+                f"{self.settings['positions']} positions"
             )
-        else:
-            values = {"prompt": prompt, "system": ""}
-            text = re.sub(r"\{(prompt|system)\}", lambda found: values[found[1]], before)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*self.settings["leading_ids"], *ids]
+        return ids[-room:]
 
 
-def prompts_of(model_input: Any) -> list[str]:
-    """The prompts of a data frame with a column `prompt`, of a mapping with that key, or of a list of texts."""
-    if hasattr(model_input, "columns") or isinstance(model_input, dict):
-        return [str(prompt) for prompt in model_input["prompt"]]
-    return [str(prompt) for prompt in model_input]
+def asked(model_input: Any) -> list[tuple[str, str]]:
+    """(prompt, system) of every row of a data frame, or of a list of texts."""
+    rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else model_input
+    rows = [{"prompt": row} if isinstance(row, str) else row for row in rows]
+    return [(str(row["prompt"]), row["system"] if isinstance(row.get("system"), str) else "") for row in rows]
+
+
+def plain_text(before: str, prompt: str, system: str) -> str:
+    """The plain template up to the answer; without `{system}` in it the system message leads the prompt."""
+    if system and "{system}" not in before:
+        prompt = f"{system}\n\n{prompt}"
+    values = {"prompt": prompt, "system": system}
+    return re.sub(r"\{(prompt|system)\}", lambda found: values[found[1]], before)
+
+
+def generate(model: Any, ids: torch.Tensor, config: GenerationConfig) -> list[int]:
+    """New ids for one prompt [1, tokens]; a soft prompt goes in front as embeddings, as in the evaluation."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # transformers fills unset options from the model's own configuration, so that one is replaced.
+    model.generation_config = base.generation_config = config
+    adapter = getattr(model, "active_peft_config", None)
+    soft = model.get_prompt(1) if adapter is not None and adapter.is_prompt_learning else None
+    if isinstance(soft, torch.Tensor):
+        embedded = model.word_embeddings(ids)
+        inputs = torch.cat((soft.to(embedded.dtype), embedded), dim=1)
+        mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=ids.device)
+        out = base.generate(inputs_embeds=inputs, attention_mask=mask, generation_config=config)
+    else:
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        out = out[:, ids.shape[1] :]
+    new: list[int] = out[0].tolist()
+    return new
 
 
 def verify(root: Path) -> None:
@@ -106,6 +158,7 @@ def load_model(package: Path, settings: dict[str, Any], device: str) -> Any:
     dtype = settings["dtype"]
     if dtype == "auto":
         dtype = "float32" if on_cpu else settings["stored_dtype"]
+    attention = settings["attn_implementation"]
     options: dict[str, Any] = {"device_map": {"": device}} if not on_cpu or settings["quantization"] else {}
     if settings["quantization"]:
         options["quantization_config"] = quantization_config(settings["quantization"], on_cpu)
@@ -113,7 +166,7 @@ def load_model(package: Path, settings: dict[str, Any], device: str) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         base["hub"] or package / base["folder"],
         dtype=getattr(torch, dtype),
-        attn_implementation="sdpa" if on_cpu else settings["attn_implementation"],
+        attn_implementation="sdpa" if on_cpu and attention == "flash_attention_2" else attention,
         use_safetensors=True,
         trust_remote_code=False,
         **source,

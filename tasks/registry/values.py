@@ -11,6 +11,17 @@ from tasks.foundation.values import Value
 from tasks.methods import Candidate
 
 
+class Example(Value):
+    """One question of the evaluation and what was answered: input example and proof of the package."""
+
+    prompt: str
+    """The user's message."""
+    system: str = ""
+    """The system message before it, where there is one."""
+    answer: str
+    """The text that the evaluation saw; the package must give it before it is registered."""
+
+
 class RegisterRequest(Value):
     """The winner, and everything that leads back from it. It names files and digests; it holds no model."""
 
@@ -38,10 +49,8 @@ class RegisterRequest(Value):
     """How a prompt becomes token ids."""
     max_new_tokens: int
     """The evaluation's limit; the served model's default."""
-    example_prompt: str = ""
-    """A prompt of the evaluation: input example and proof; empty where no prompt was answered."""
-    expected_answer: str | None = None
-    """The text that the evaluation saw for `example_prompt`; the package must give it before it is registered."""
+    example: Example | None = None
+    """See `find_example`; None where no question was answered."""
 
 
 class RegisteredVersion(Value):

@@ -15,8 +15,6 @@ from tasks.tracking.values import MetricPoint, RunStatus
 
 
 class _Event(Value):
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-
     at_ms: int
     """Milliseconds since 1970."""
 
@@ -86,5 +84,7 @@ class RunFinished(_Event):
 
 Event = RunCreated | ParamsLogged | MetricsLogged | TagsSet | ArtifactLogged | DatasetLogged | RunFinished
 
-EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+EVENT: TypeAdapter[Event] = TypeAdapter(
+    Annotated[Event, Field(discriminator="kind")], config=ConfigDict(ser_json_inf_nan="strings")
+)
 """Reads and writes a line; NaN and infinities survive as strings."""

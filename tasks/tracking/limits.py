@@ -38,7 +38,7 @@ def storable(text: str) -> str:
 def safe_key(key: str) -> str:
     """A name that MLflow takes. One that had to change ends in a digest of the original: two never become one."""
     clean = posixpath.normpath(_FORBIDDEN.sub("_", storable(key)).strip("/ ") or "_")
-    clean = "/".join("_" if part == ".." else part for part in clean.split("/"))
+    clean = "/".join("_" if part in (".", "..") else part for part in clean.split("/"))
     if clean == key and len(key) <= MAX_KEY_CHARS:
         return key
     return f"{clean[: MAX_KEY_CHARS - _SUFFIX_CHARS - 1]}-{digest_text(key)[:_SUFFIX_CHARS]}"

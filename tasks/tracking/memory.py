@@ -62,6 +62,8 @@ class MemorySink:
     def log_batch(self, run_id: str, batch: Batch) -> None:
         self.fault("log_batch", "before")
         run = self._run(run_id)
+        if len(dict(batch.params)) < len(batch.params):
+            raise RefusedError("a param occurs twice in one batch")
         for key, value in batch.params:
             if run.params.get(key, value) != value:
                 raise RefusedError(f"param {key} is {run.params[key]} already")

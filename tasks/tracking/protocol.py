@@ -68,13 +68,15 @@ class Batch(Value):
         return len(self.metrics) + len(self.params) + len(self.tags)
 
     def halves(self) -> tuple[Batch, Batch]:
-        """The first half of its content and the second, in order: how the one refused entry is found."""
+        """Two parts that make up the whole: how the one refused entry is found. Metrics, the many, come off first."""
+        if self.metrics and self.size > len(self.metrics):
+            return Batch(params=self.params, tags=self.tags), Batch(metrics=self.metrics)
         middle = self.size // 2
-        in_params = max(0, middle - len(self.metrics))
-        in_tags = max(0, in_params - len(self.params))
-        first = Batch(metrics=self.metrics[:middle], params=self.params[:in_params], tags=self.tags[:in_tags])
-        rest = Batch(metrics=self.metrics[middle:], params=self.params[in_params:], tags=self.tags[in_tags:])
-        return first, rest
+        if self.metrics:
+            return Batch(metrics=self.metrics[:middle]), Batch(metrics=self.metrics[middle:])
+        in_tags = max(0, middle - len(self.params))
+        first = Batch(params=self.params[:middle], tags=self.tags[:in_tags])
+        return first, Batch(params=self.params[middle:], tags=self.tags[in_tags:])
 
 
 class Sink(Protocol):

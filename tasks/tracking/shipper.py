@@ -72,7 +72,7 @@ class Shipper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = self.flush(self._settings.flush_seconds)
+        left = self._flush_while_it_helps()
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout=1.0)  # a call to a dead server may hold it; it is a daemon and harmless
@@ -96,6 +96,13 @@ class Shipper:
             with self._turn:
                 self._wake.set()
                 self._turn.wait(min(remaining, _POLL_SECONDS))
+        return left
+
+    def _flush_while_it_helps(self) -> int:
+        """A server that does not answer is given `flush_seconds`, one that works through a backlog all it needs."""
+        before, left = self._left(), self.flush(self._settings.flush_seconds)
+        while 0 < left < before:
+            before, left = left, self.flush(self._settings.flush_seconds)
         return left
 
     def run_id(self, ref: RunRef) -> str | None:

@@ -17,6 +17,11 @@ class RunRef(Value):
     """The append-only file of the run's events. Any process on this machine may append to it."""
     name: str
 
+    @property
+    def key(self) -> str:
+        """The journal's key: the tag `tuneline.journal` of the MLflow run."""
+        return self.journal.stem
+
 
 class MetricPoint(Value):
     """One value of one metric. Name, value, step and time together are its identity: sent twice, it is stored once."""

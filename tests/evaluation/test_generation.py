@@ -21,17 +21,21 @@ SETTINGS = EvaluationSettings(max_new_tokens=12, batch_size=3)
 PROMPTS = [[70], [5, 9, 17, 44, 3, 80, 81], [5, 9], [100, 101, 102, 103], [7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]]
 
 
-def step_by_step(loaded: Loaded, prompt: list[int], steps: int) -> str:
+def step_by_step(loaded: Loaded, prompt: list[int]) -> list[int]:
     """The most likely next token, again and again, without cache, batch or padding: what training saw."""
     tokens = list(prompt)
-    for _ in range(steps):
+    for _ in range(SETTINGS.max_new_tokens):
         ids = torch.tensor([tokens])
         with torch.inference_mode():
             best = int(loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1].argmax())
         if best in loaded.renderer.end_token_ids:
             break
         tokens.append(best)
-    return str(loaded.tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True)).strip()
+    return tokens[len(prompt) :]
+
+
+def text_of(loaded: Loaded, tokens: list[int]) -> str:
+    return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def answers_of(loaded: Loaded, prompts: list[list[int]], settings: EvaluationSettings = SETTINGS) -> list[str]:
@@ -47,7 +51,7 @@ def question(text: str) -> tuple[Question, ...]:
 @pytest.mark.parametrize("kind", ["none", *ADAPTERS])
 def test_a_padded_batch_answers_as_one_prompt_alone_does(tiny: BaseModel, kind: str) -> None:
     loaded = load_kind(tiny, kind)
-    alone = [step_by_step(loaded, prompt, SETTINGS.max_new_tokens) for prompt in PROMPTS]
+    alone = [text_of(loaded, step_by_step(loaded, prompt)) for prompt in PROMPTS]
     assert answers_of(loaded, PROMPTS) == alone
     assert len(set(alone)) > 3
 
@@ -63,27 +67,24 @@ def test_batches_equal_model_generate_one_by_one_on_the_real_model() -> None:
     texts = ["Once upon a time", "Lily", "The dog ran to the park and", "One day, a boy named Tim saw a big red"]
     prompts = [loaded.tokenizer(text)["input_ids"] for text in texts]
     settings = EvaluationSettings(max_new_tokens=40, batch_size=4)
-    direct = [
-        loaded.model.generate(
-            input_ids=torch.tensor([prompt]), do_sample=False, num_beams=1, max_new_tokens=40, pad_token_id=2
-        )[0, len(prompt) :]
-        for prompt in prompts
-    ]
-    expected = [str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip() for tokens in direct]
+    greedy = {"do_sample": False, "num_beams": 1, "max_new_tokens": 40, "pad_token_id": 2}
+    direct = [loaded.model.generate(input_ids=torch.tensor([prompt]), **greedy)[0] for prompt in prompts]
+    expected = [text_of(loaded, whole[len(prompt) :]) for whole, prompt in zip(direct, prompts, strict=True)]
     assert answers_of(loaded, prompts, settings) == expected
 
 
 @pytest.mark.parametrize("kind", ["none", "prompt_tuning"])
 def test_an_answer_stops_at_the_trained_end_token(tiny: BaseModel, kind: str) -> None:
     loaded = load_kind(tiny, kind)
-    whole = loaded.tokenizer(answers_of(loaded, [PROMPTS[1]])[0])["input_ids"]
+    whole = step_by_step(loaded, PROMPTS[1])
     end = whole[4]
 
     class EndsThere:
         end_token_ids = (end,)
 
     cut = answers_of(loaded._replace(renderer=EndsThere()), PROMPTS)[1]
-    assert loaded.tokenizer(cut)["input_ids"] == whole[: whole.index(end)]
+    assert cut == text_of(loaded, whole[: whole.index(end)])
+    assert cut != text_of(loaded, whole)
 
 
 def test_the_models_own_generation_config_changes_nothing(tiny: BaseModel, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_one_changed_byte_changes_the_digest(folder: Path, name: str) -> None:
 
 
 def test_a_missing_folder_suggests_the_one_that_is_meant(folder: Path) -> None:
-    with pytest.raises(ModelError, match="Did you mean .*tiny") as caught:
+    with pytest.raises(ModelError, match=r"Did you mean .*tiny") as caught:
         tiny_base(folder.with_name("tinny"))
     assert caught.value.exit_code == 12
 
@@ -128,7 +128,11 @@ def test_a_tokenizer_that_asks_for_code_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"architectures": ["T5ForConditionalGeneration"]}, {"architectures": ["BertForMaskedLM"]}, {"architectures": None}],
+    [
+        {"architectures": ["T5ForConditionalGeneration"]},
+        {"architectures": ["BertForMaskedLM"]},
+        {"architectures": None},
+    ],
 )
 def test_other_than_causal_language_models_are_refused(folder: Path, changes: dict[str, Any]) -> None:
     change_json(folder / "config.json", **changes)

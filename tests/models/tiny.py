@@ -33,11 +33,13 @@ def write_tiny_llama(folder: Path, *, dtype: str = "float32", tied: bool = True,
         pad_token_id=None,
     )
     LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
-    words = {"<s>": 0, "</s>": 1, "<unk>": 2} | {f"w{number}": number for number in range(3, VOCABULARY)}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    special = ("<s>", "</s>", "<unk>")
+    words = {word: at for at, word in enumerate((*special, *(f"w{number}" for number in range(3, VOCABULARY))))}
+    start, end, unknown = special
+    tokenizer = Tokenizer(WordLevel(words, unk_token=unknown))
     tokenizer.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+        tokenizer_object=tokenizer, bos_token=start, eos_token=end, unk_token=unknown
     ).save_pretrained(folder)
     return folder
 

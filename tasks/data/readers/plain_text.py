@@ -16,7 +16,7 @@ def read_text(path: Path, name: str, characters: int) -> Iterator[Found]:
         paragraphs = _has_blank_line(lines_of(file, name, characters))
     with open_data(path, name) as file:
         lines = lines_of(file, name, characters)
-        for block in _paragraphs(lines) if paragraphs else ([line] for line in lines):
+        for block in _paragraphs(lines) if paragraphs else ([line] for line in lines if line.content.strip()):
             yield _found(name, block)
 
 

@@ -1,0 +1,82 @@
+"""The shipping process is killed around every call it makes; MLflow has everything exactly once in the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.tracking import MetricPoint, Run, RunRef, create_run
+from tests.tracking.kids import ship_and_die, start
+
+POINTS = [
+    MetricPoint(name="loss", value=1 / (step + 1), step=step, timestamp_ms=1000 + step // 2) for step in range(1200)
+]
+
+
+def record(spool: Path) -> RunRef:
+    """A run whose sending takes about twenty calls."""
+    ref = create_run(spool, name="cell", experiment="stories", parent=create_run(spool, name="p", experiment="stories"))
+    run = Run(ref)
+    run.log_params({"a": 1, "b": 2})
+    for part in range(6):
+        run.log_metric_series(POINTS[200 * part : 200 * (part + 1)])
+        run.log_text(f"part {part}", f"parts/{part}.txt")
+    run.log_table([{"a": 1}], "t.json")
+    run.log_dataset("d", "0" * 64, "x", "training")
+    run.finish("FINISHED")
+    return ref
+
+
+def check(database: str, ref: RunRef) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(database)
+    runs = client.search_runs([client.get_experiment_by_name("stories").experiment_id])
+    (cell,) = [run for run in runs if run.info.run_name == "cell"]
+    (parent,) = [run for run in runs if run.info.run_name == "p"]
+    history = client.get_metric_history(cell.info.run_id, "loss")
+    assert [(point.step, point.value, point.timestamp) for point in sorted(history, key=lambda point: point.step)] == [
+        (point.step, point.value, point.timestamp_ms) for point in POINTS
+    ]
+    assert cell.data.params == {"a": "1", "b": "2"}
+    assert cell.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert len(client.list_artifacts(cell.info.run_id, "parts")) == 6
+    assert len(cell.inputs.dataset_inputs) == 1
+    assert cell.info.status == "FINISHED"
+    assert [path.name for path in ref.journal.parent.iterdir() if "rejected" in path.name] == []
+
+
+@pytest.mark.parametrize("moments", [1, 2, 3, 4])
+def test_killed_around_every_call_everything_is_there_exactly_once(database: str, tmp_path: Path, moments: int) -> None:
+    """Killed at the n-th moment after each start: before a call (odd) and between its answer and the cursor (even)."""
+    ref = record(tmp_path / "spool")
+    deaths = 0
+    for _ in range(200):
+        process = start(ship_and_die, database, tmp_path / "spool", max(moments, deaths % 7))
+        process.join(120)
+        if process.exitcode == 0:
+            break
+        deaths += 1
+
+    assert deaths > 3
+    check(database, ref)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_at_any_time_everything_is_there_exactly_once(database: str, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    ref = record(tmp_path / "spool")
+    for _ in range(15):
+        process = start(ship_and_die, database, tmp_path / "spool", 0)
+        time.sleep(rng.uniform(0.05, 1.0))
+        process.kill()
+        process.join()
+    process = start(ship_and_die, database, tmp_path / "spool", 0)
+    process.join(120)
+
+    assert process.exitcode == 0
+    check(database, ref)

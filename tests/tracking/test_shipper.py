@@ -1,0 +1,366 @@
+"""Order, retries, refusals and turns, with a server in memory that fails on demand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tasks.tracking import MetricPoint, Run, RunRef, TrackingSettings, create_run
+from tasks.tracking.cursor import read_cursor
+from tasks.tracking.journal import beside
+from tasks.tracking.memory import MemorySink
+from tasks.tracking.protocol import RefusedError, UnavailableError
+from tasks.tracking.shipper import Shipper
+from tests.tracking.kids import create_and_wait, start
+from tests.tracking.test_owner import wait_for
+
+SETTINGS = TrackingSettings(uri="http://u:canary@server:5000", flush_seconds=30)
+IMPATIENT = TrackingSettings(uri="http://u:canary@server:5000", flush_seconds=0.01)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@contextmanager
+def shipping(spool: Path, sink: MemorySink, settings: TrackingSettings = SETTINGS) -> Iterator[Shipper]:
+    with Shipper(settings, spool, spool.parent, sink=sink) as shipper:
+        yield shipper
+
+
+class Outage:
+    """A fault that makes every call fail while it lasts."""
+
+    def __init__(self, moment: str = "before") -> None:
+        self.lasts = True
+        self.calls = 0
+        self._moment = moment
+
+    def __call__(self, method: str, moment: str) -> None:
+        if self.lasts and moment == self._moment:
+            self.calls += 1
+            raise UnavailableError("connection to http://u:canary@server:5000 refused")
+
+
+def points(count: int) -> list[MetricPoint]:
+    return [MetricPoint(name="loss", value=1 / (step + 1), step=step, timestamp_ms=step) for step in range(count)]
+
+
+def test_events_arrive_while_the_run_goes_on(spool: Path) -> None:
+    sink = MemorySink()
+    with shipping(spool, sink) as shipper:
+        ref = create_run(spool, name="a", experiment="e")
+        Run(ref).log_metrics({"loss": 1.0})
+
+        assert shipper.flush(30) == 0
+        assert sink.named("a").series("loss") == [(0, 1.0)]
+        Run(ref).log_metrics({"loss": 0.5}, step=1)
+        assert shipper.flush(30) == 0
+        assert sink.named("a").series("loss") == [(0, 1.0), (1, 0.5)]
+
+
+def test_a_child_comes_after_its_parent_however_their_journals_are_called(spool: Path) -> None:
+    parent = create_run(spool, name="parent", experiment="e")
+    children = [create_run(spool, name=f"child{index}", experiment="e", parent=parent) for index in range(8)]
+    sink = MemorySink()
+    with shipping(spool, sink) as shipper:
+        assert shipper.flush(30) == 0
+
+        for child in children:
+            assert sink.named(child.name).new.parent_run_id == shipper.run_id(parent)
+
+
+def test_a_child_whose_parent_is_gone_is_recorded_without_it_and_says_so(
+    spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parent = create_run(spool, name="parent", experiment="e")
+    create_run(spool, name="child", experiment="e", parent=parent)
+    parent.journal.unlink()
+    sink = MemorySink()
+    with shipping(spool, sink):
+        pass
+
+    assert sink.named("child").new.parent_run_id is None
+    assert "the parent of run child is not on this server" in caplog.text
+
+
+def test_an_outage_loses_and_doubles_nothing(spool: Path) -> None:
+    outage = Outage()
+    sink = MemorySink(outage)
+    with shipping(spool, sink) as shipper:
+        ref = create_run(spool, name="a", experiment="e")
+        Run(ref).log_metric_series(points(2500))
+        Run(ref).finish("FINISHED")
+        while outage.calls < 2:
+            assert shipper.flush(0.1) == 5
+        outage.lasts = False
+        assert shipper.flush(30) == 0
+
+    assert list(sink.named("a").metrics.values()) == points(2500)
+    assert sink.named("a").status == "FINISHED"
+
+
+def test_lost_answers_double_nothing(spool: Path) -> None:
+    outage = Outage("after")
+    sink = MemorySink(outage)
+    with shipping(spool, sink) as shipper:
+        ref = create_run(spool, name="a", experiment="e")
+        Run(ref).log_metric_series(points(1500))
+        while outage.calls < 2:
+            shipper.flush(0.1)
+        outage.lasts = False
+        assert shipper.flush(30) == 0
+
+    assert len(sink.runs) == 1
+    assert list(sink.named("a").metrics.values()) == points(1500)
+
+
+def test_what_an_outage_left_is_sent_at_the_next_start(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with shipping(spool, MemorySink(Outage()), IMPATIENT):
+        ref = create_run(spool, name="a", experiment="e")
+        Run(ref).log_text("kept", "a.txt")
+        Run(ref).finish("FINISHED")
+    assert "3 events could not be sent to http://***@server:5000" in caplog.text
+
+    sink = MemorySink()
+    with shipping(spool, sink):
+        pass
+
+    assert sink.named("a").artifacts == {"a.txt": b"kept"}
+    assert sink.named("a").status == "FINISHED"
+
+
+def test_an_outage_is_reported_once_and_so_is_its_end(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    outage = Outage()
+    with shipping(spool, MemorySink(outage)) as shipper:
+        create_run(spool, name="a", experiment="e")
+        while outage.calls < 4:
+            shipper.flush(0.05)
+        outage.lasts = False
+        shipper.flush(30)
+
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+    assert len([text for text in said if "not reached" in text]) == 1
+    assert len([text for text in said if "reached again" in text]) == 1
+    assert "canary" not in caplog.text
+
+
+def test_one_journal_that_the_server_cannot_take_does_not_hold_up_the_others(spool: Path) -> None:
+    def fault(method: str, moment: str) -> None:
+        if method == "log_artifact":
+            raise UnavailableError("507 insufficient storage")
+
+    stuck = [create_run(spool, name=f"stuck{index}", experiment="e") for index in range(3)]
+    for ref in stuck:
+        Run(ref).log_text("x", "x.txt")
+    fine = [create_run(spool, name=f"fine{index}", experiment="e") for index in range(3)]
+    sink = MemorySink(fault)
+    with shipping(spool, sink, IMPATIENT) as shipper:
+        for _ in range(100):
+            if all(shipper.run_id(ref) for ref in fine):
+                break
+            shipper.flush(0.2)
+
+        assert all(shipper.run_id(ref) for ref in fine)
+
+
+def test_a_param_conflict_is_put_aside_with_its_reason_and_the_rest_goes_on(
+    spool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ref = create_run(spool, name="a", experiment="e")
+    run = Run(ref)
+    run.log_params({"seed": 0, "r": 8})
+    run.log_params({"seed": 1, **{f"p{index}": index for index in range(150)}})
+    run.log_metric_series(points(20))
+    run.finish("FINISHED")
+    sink = MemorySink()
+    with shipping(spool, sink) as shipper:
+        assert shipper.flush(30) == 0
+
+    arrived = sink.named("a")
+    assert arrived.params == {"seed": "0", "r": "8", **{f"p{index}": str(index) for index in range(150)}}
+    assert list(arrived.metrics.values()) == points(20)
+    assert arrived.status == "FINISHED"
+    (line,) = beside(ref.journal, ".rejected.jsonl").read_text().splitlines()
+    assert json.loads(line)["refused"]["params"] == [["seed", "1"]]
+    assert "seed is 0 already" in json.loads(line)["reason"]
+    assert "refused a part of a run" in caplog.text
+
+
+def test_a_run_that_is_refused_as_a_whole_is_put_aside_and_others_go_on(spool: Path) -> None:
+    def fault(method: str, moment: str) -> None:
+        if method == "create_run" and not refused:
+            refused.append(method)
+            raise RefusedError("no such experiment can be")
+
+    refused: list[str] = []
+    sink = MemorySink(fault)
+    with shipping(spool, sink) as shipper:
+        first = create_run(spool, name="refused", experiment="")
+        Run(first).log_metrics({"loss": 1.0})
+        assert shipper.flush(30) == 0
+        create_run(spool, name="child", experiment="e", parent=first)
+        assert shipper.flush(30) == 0
+
+    reasons = [json.loads(line)["reason"] for line in beside(first.journal, ".rejected.jsonl").read_text().splitlines()]
+    assert reasons == ["no such experiment can be", "its run could not be created"]
+    assert sink.named("child").new.parent_run_id is None
+
+
+def test_a_deleted_run_is_not_asked_for_entry_by_entry(spool: Path) -> None:
+    calls: list[str] = []
+    sink = MemorySink(lambda method, moment: calls.append(method))
+    with shipping(spool, sink) as shipper:
+        ref = create_run(spool, name="a", experiment="e")
+        shipper.flush(30)
+        sink.runs.clear()
+        calls.clear()
+        Run(ref).log_metric_series(points(1000))
+        assert shipper.flush(30) == 0
+
+    assert calls == ["log_batch"]
+    assert "no run run0" in beside(ref.journal, ".rejected.jsonl").read_text()
+
+
+def test_a_damaged_line_is_put_aside_and_the_rest_goes_on(spool: Path) -> None:
+    ref = create_run(spool, name="a", experiment="e")
+    with ref.journal.open("ab") as file:
+        file.write(b"\x00\x00\xff damage\n")
+    Run(ref).finish("FINISHED")
+    sink = MemorySink()
+    with shipping(spool, sink):
+        pass
+
+    assert sink.named("a").status == "FINISHED"
+    assert "cannot be read" in beside(ref.journal, ".rejected.jsonl").read_text()
+
+
+def test_a_damaged_cursor_sends_again_and_doubles_nothing(spool: Path) -> None:
+    sink = MemorySink()
+    with shipping(spool, sink):
+        ref = create_run(spool, name="a", experiment="e")
+        Run(ref).log_metric_series(points(10))
+    beside(ref.journal, ".cursor.json").write_text("{")
+    with shipping(spool, sink):
+        pass
+
+    assert len(sink.runs) == 1
+    assert list(sink.named("a").metrics.values()) == points(10)
+
+
+def test_a_journal_waits_for_its_own_server(spool: Path) -> None:
+    with shipping(spool, MemorySink(Outage()), IMPATIENT) as shipper:
+        ref = create_run(spool, name="a", experiment="e")
+        while read_cursor(ref.journal) is None:
+            shipper.flush(0.05)
+    elsewhere, own = MemorySink(), MemorySink()
+
+    with shipping(spool, elsewhere, TrackingSettings(uri="http://other:5000")) as shipper:
+        assert shipper.flush(30) == 0
+    with shipping(spool, own, TrackingSettings(uri="http://u:newpassword@server:5000")):
+        pass
+
+    assert not elsewhere.runs
+    assert own.named("a")
+
+
+def test_a_run_of_another_living_process_is_left_to_its_own_shipper(tmp_path: Path, spool: Path) -> None:
+    owner = start(create_and_wait, spool, tmp_path / "told")
+    wait_for(tmp_path / "told")
+    sink = MemorySink()
+    try:
+        with shipping(spool, sink) as shipper:
+            assert shipper.flush(1) == 0
+            assert not sink.runs
+    finally:
+        owner.kill()
+        owner.join()
+
+    with shipping(spool, sink):
+        pass
+    assert sink.named("orphan").status == "KILLED"
+
+
+def test_two_shippers_on_one_spool_take_turns(spool: Path) -> None:
+    inside = threading.Lock()
+    clashes: list[str] = []
+
+    def fault(method: str, moment: str) -> None:
+        if moment == "after":
+            inside.release()
+        elif not inside.acquire(blocking=False):
+            clashes.append(method)
+
+    sink = MemorySink(fault)
+    with shipping(spool, sink) as one, shipping(spool, sink) as two:
+        ref = create_run(spool, name="a", experiment="e")
+        for step in range(50):
+            Run(ref).log_text(str(step), f"{step}.txt")
+        assert one.flush(30) == 0
+        assert two.flush(30) == 0
+
+    assert not clashes
+    assert len(sink.runs) == 1
+    assert len(sink.named("a").artifacts) == 50
+
+
+def test_a_bug_in_a_sink_does_not_end_the_shipper(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    def fault(method: str, moment: str) -> None:
+        seen.append(method)
+        if len(seen) == 1:
+            raise ZeroDivisionError
+
+    sink = MemorySink(fault)
+    with shipping(spool, sink):
+        create_run(spool, name="a", experiment="e")
+
+    assert sink.named("a")
+    assert "the tracking shipper failed" in caplog.text
+
+
+def test_a_backlog_that_a_working_server_takes_slowly_is_sent_to_the_end(spool: Path) -> None:
+    slow = threading.Event()
+    ref = create_run(spool, name="a", experiment="e")
+    for step in range(30):
+        Run(ref).log_text(str(step), f"{step}.txt")
+    sink = MemorySink(lambda method, moment: slow.wait(0.01) and None)
+    with shipping(spool, sink, TrackingSettings(uri="http://server", flush_seconds=0.05)):
+        pass
+
+    assert len(sink.named("a").artifacts) == 30
+
+
+def test_pages_have_addresses_only_where_there_is_a_server(spool: Path) -> None:
+    with shipping(spool, MemorySink()) as shipper:
+        ref = create_run(spool, name="a", experiment="e")
+        assert shipper.run_url(ref) is None
+        shipper.flush(30)
+
+        assert shipper.run_url(ref) == "http://server:5000/#/experiments/id of e/runs/run0"
+        assert shipper.experiment_url("e") == "http://server:5000/#/experiments/id of e"
+        assert shipper.experiment_url("unknown") is None
+    database = TrackingSettings(uri=f"sqlite:///{spool.parent}/a.db")
+    with shipping(spool.parent / "other", MemorySink(), database) as shipper:
+        ref = create_run(spool.parent / "other", name="a", experiment="e")
+        shipper.flush(30)
+
+        assert shipper.run_url(ref) is None
+        assert shipper.run_id(ref) == "run0"
+
+
+def test_a_run_ref_of_the_same_run_in_another_process_finds_its_run_id(spool: Path) -> None:
+    with shipping(spool, MemorySink()) as shipper:
+        ref = create_run(spool, name="a", experiment="e")
+        shipper.flush(30)
+
+        assert shipper.run_id(RunRef.model_validate_json(ref.model_dump_json())) == "run0"
