@@ -20,11 +20,11 @@ from tasks.workspace import Place, working
 @task(name="merge", task_run_name="merge {place.label}", persist_result=False)
 def merge(trained: TrainedCell, settings: MergeSettings, place: Place) -> MergedCell | State[MergedCell]:
     """Merge into the float base and compare logits; a failed proof fails the cell and leaves the adapter as it was."""
+    candidate, tokens = trained.candidate, trained.cell.tokens
+    if unmerged := unmerged_cell(candidate, trained.weights_digest, settings):
+        record_merge(unmerged, place.run)
+        return unmerged
     with working(place, "merge"):
-        candidate, tokens = trained.candidate, trained.cell.tokens
-        if unmerged := unmerged_cell(candidate, trained.weights_digest, settings):
-            record_merge(unmerged, place.run)
-            return unmerged
         artifact = place.workspace.store.make(
             "merge",
             merge_key(candidate, tokens, trained.weights_digest, settings),

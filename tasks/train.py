@@ -18,10 +18,10 @@ from tasks.workspace import Place, working
 @task(name="train", task_run_name="train {place.label}", persist_result=False)
 def train(cell: Cell, place: Place) -> TrainedCell | State[TrainedCell]:
     """Train from the start or from the newest good checkpoint; or adopt weights with the same fingerprint."""
+    if not cell.trains:
+        return untrained(cell)
     with working(place, "train") as reporter:
         work = place.workspace.work / cell.fingerprint
-        if not cell.trains:
-            return untrained(cell)
         watch = Watch(
             work,
             lambda lines: Run(place.run).log_metric_series(metric_points(lines)),

@@ -1,7 +1,9 @@
 """Packing: several rows in one sequence, each with positions from 0 and blind to the others.
 
 Without an attention mask transformers reads the rows' borders from the positions that start again and lets no row see
-another. Only families where that was measured are accepted: a model that ignores it trains on mixed rows in silence.
+another. That holds without a key-value cache alone (`config.use_cache = False`, which the Trainer sets): a cache, also
+the one through which prefix tuning works, hides the borders. Only families where that was measured are accepted, since
+a model that ignores the borders trains on mixed rows in silence.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from tasks.foundation.errors import ConfigError
 
 PACKING_FAMILIES = (
     "gemma",
-    "gemma2",
     "gpt_neox",
     "llama",
     "mistral",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tasks.foundation.errors import ErrorRecord, ResourceError, TunelineError
+from tasks.launch.environment import QUIET
 from tasks.launch.guard import end_with_parent
 
 P = ParamSpec("P")
@@ -31,8 +32,11 @@ _LOOK_SECONDS = 0.3
 class Children:
     """A pool of spawned processes that is replaced when one of them was killed."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, log: Path) -> None:
+        """`log`: file that gets whatever the children print, appended."""
         self._count = count
+        self._log = log
+        self._busy = 0
         self._lock = threading.Lock()
         self._pool = self._new_pool()
 
@@ -61,6 +65,8 @@ class Children:
         self, name: str, submit: Callable[[ProcessPoolExecutor], Future[T | ErrorRecord]], look: Callable[[], None]
     ) -> T:
         pool = self._pool
+        with self._lock:
+            self._busy += 1
         try:
             future = submit(pool)
             while not wait([future], timeout=_LOOK_SECONDS).done:
@@ -72,21 +78,22 @@ class Children:
                 f"the process that ran {name} was killed, most likely for lack of memory",
                 fix="Lower evaluation.batch_size or distributed.parallel_cells",
             ) from None
+        finally:
+            with self._lock:
+                self._busy -= 1
         if isinstance(outcome, ErrorRecord):
             raise outcome.error()
         return outcome
 
     def close(self) -> None:
-        """End all children, also busy ones."""
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.join()
+        """End all children: idle ones in order, busy ones (the flow was cancelled) at once."""
+        if self._busy:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._count, multiprocessing.get_context("spawn"), initializer=_start_child)
+        return ProcessPoolExecutor(self._count, multiprocessing.get_context("spawn"), initializer=_start_child, initargs=(self._log,))
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         with self._lock:
@@ -94,10 +101,13 @@ class Children:
                 self._pool = self._new_pool()
 
 
-def _start_child() -> None:
+def _start_child(log: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= QUIET
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
 
 
 def _reporting(function: Callable[..., T], args: tuple[object, ...], path: Path) -> T:
@@ -120,9 +130,9 @@ _current: ContextVar[Children] = ContextVar("tasks.launch.children")
 
 
 @contextmanager
-def children(count: int) -> Iterator[Children]:
+def children(count: int, log: Path) -> Iterator[Children]:
     """A pool for the length of a flow; its tasks' threads inherit it through their context."""
-    pool = Children(count)
+    pool = Children(count, log)
     token = _current.set(pool)
     try:
         yield pool

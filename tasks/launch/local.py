@@ -11,12 +11,10 @@ import time
 
 import psutil
 
+from tasks.launch.environment import rank_environment
 from tasks.launch.protocol import GangJob
 
 log = logging.getLogger(__name__)
-
-_SECRET_MARKS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "AUTH_STRING", "CREDENTIAL", "PRIVATE_KEY")
-
 
 class LocalLauncher:
     """torchrun with `--standalone`: a free port of its own, no restarts (the pipeline retries from the checkpoint)."""
@@ -73,20 +71,3 @@ class LocalGang:
             return [*agent.children(recursive=True), agent]
         except psutil.NoSuchProcess:
             return []
-
-
-def rank_environment(environment: dict[str, str], job: GangJob) -> dict[str, str]:
-    """The environment of a rank: without secrets, offline, with its own accelerators and a fixed thread count."""
-    kept = {name: value for name, value in environment.items() if not _is_secret(name, value)}
-    kept |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
-    if job.devices:
-        kept["CUDA_VISIBLE_DEVICES"] = ",".join(job.devices)
-    threads = job.threads_per_rank or (None if job.devices else 1)
-    if threads:
-        kept |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return kept
-
-
-def _is_secret(name: str, value: str) -> bool:
-    upper = name.upper()
-    return any(mark in upper for mark in _SECRET_MARKS) or ("://" in value and "@" in value)

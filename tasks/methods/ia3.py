@@ -47,7 +47,7 @@ class IA3(PeftMethod):
         return self
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
-        return rate_between(facts, small=3e-2, large=5e-3)
+        return rate_between(facts, small=0.1, large=5e-3)
 
     def peft_config(self, model: nn.Module) -> PeftConfig:
         from peft import IA3Config

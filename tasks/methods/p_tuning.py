@@ -38,7 +38,7 @@ class PTuning(PromptMethod):
     """Width of the encoder; the model's hidden size when absent."""
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
-        return rate_between(facts, small=1e-2, large=1e-3)
+        return rate_between(facts, small=3e-2, large=1e-3)
 
     def peft_config(self, model: nn.Module) -> PeftConfig:
         from peft import PromptEncoderConfig

@@ -45,8 +45,8 @@ class PrefixTuning(PromptMethod):
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
         if self.prefix_projection:
-            return rate_between(facts, small=1e-2, large=1e-3)
-        return rate_between(facts, small=0.1, large=5e-3)
+            return rate_between(facts, small=3e-2, large=1e-3)
+        return rate_between(facts, small=0.3, large=5e-3)
 
     def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
         super().check(facts, conditions)

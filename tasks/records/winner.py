@@ -10,6 +10,7 @@ from tasks.foundation.errors import DependencyError
 from tasks.foundation.values import Value
 from tasks.records.opening import Context
 from tasks.records.outcomes import CellOutcome
+from tasks.registry.example import find_example
 from tasks.registry.settings import RegistrySettings
 from tasks.registry.values import RegisterRequest
 from tasks.tracking.settings import TrackingSettings
@@ -45,7 +46,6 @@ def register_request(registration: Registration, report: Path) -> RegisterReques
             where="tracking.uri",
             fix="Nothing is lost: run the same command again when the server is back; nothing is trained twice",
         )
-    sample = evaluated.samples[0] if evaluated.samples else None
     return RegisterRequest(
         model_name=settings.model,
         alias=settings.alias,
@@ -61,6 +61,5 @@ def register_request(registration: Registration, report: Path) -> RegisterReques
         prefect_url=registration.context.flow_run_url,
         data=registration.data,
         max_new_tokens=registration.max_new_tokens,
-        example_prompt=sample.prompt if sample else "",
-        expected_answer=sample.prediction if sample else None,
+        example=find_example(registration.prepared, evaluated),
     )

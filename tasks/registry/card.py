@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tasks.models import BaseModel
 from tasks.registry.values import RegisterRequest
 
 LONGEST_DESCRIPTION = 4500
@@ -26,7 +29,7 @@ def summary(request: RegisterRequest) -> str:
     form = "whole model" if candidate.holds == "model" else "base model with adapter"
     settings = ", ".join(f"{name} {value}" for name, value in sorted(candidate.method.items()) if name != "kind")
     facts = {
-        "base model": f"{base.name} {base.revision}".strip(),
+        "base model": f"{public_name(base)} {base.revision}".strip(),
         "base digest": base.digest,
         "method": f"{kind}" + (f" ({settings})" if settings else ""),
         "form": form,
@@ -34,7 +37,7 @@ def summary(request: RegisterRequest) -> str:
         "evaluation rows": request.rows_digest,
         "MLflow run": request.run_id,
     }
-    lines = [f"# {request.model_name}", "", f"`{base.name}` tuned with {kind} (cell `{request.label}`).", ""]
+    lines = [f"# {request.model_name}", "", f"`{public_name(base)}` tuned with {kind} (cell `{request.label}`).", ""]
     lines += [*_table("what", "value", facts), ""]
     if request.metrics:
         lines += [
@@ -55,9 +58,15 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def public_name(base: BaseModel) -> str:
+    """The base as others know it: a hub id or `embedded:…`; of a local folder the last part alone."""
+    return base.name if base.revision or ":" in base.name else Path(base.name).name
+
+
 def _loading(request: RegisterRequest) -> list[str]:
     uri = f"models:/{request.model_name}@{request.alias}"
-    parts = "model/" if request.candidate.holds == "model" else "adapter/ (a PEFT folder)"
+    whole = "`artifacts/package/model/` is a plain safetensors folder for transformers;"
+    adapter = "`artifacts/package/adapter/` is a plain adapter folder for PEFT;"
     return [
         "## How to load it",
         "",
@@ -67,8 +76,8 @@ def _loading(request: RegisterRequest) -> list[str]:
         'model.predict(pandas.DataFrame({"prompt": ["…"]}), params={"max_new_tokens": 64})',
         "```",
         "",
-        f"`mlflow models serve -m {uri} --env-manager local` answers the same over HTTP. The weights are plain",
-        f"safetensors for transformers in `artifacts/package/{parts}`; `files.json` holds the sha256 of every file.",
+        f"`mlflow models serve -m {uri} --env-manager local` answers the same over HTTP.",
+        f"{whole if request.candidate.holds == 'model' else adapter} `files.json` holds the sha256 of every file.",
         "",
     ]
 
@@ -78,6 +87,7 @@ def _limits(request: RegisterRequest) -> list[str]:
         "## Limits",
         "",
         f"- Answers are greedy, at most {request.max_new_tokens} new tokens unless `max_new_tokens` says otherwise.",
+        "- One user message per prompt, with a system message or without; earlier turns are not taken.",
         "- Prompts are rendered as in training; texts unlike the training data were not evaluated.",
         "- The last bits of a probability depend on hardware and library versions; `requirements.txt` pins the latter.",
         "- Licence: to be filled in by the owner; it has to respect those of the base model and of the data.",

@@ -25,7 +25,7 @@ _FOLDER = "artifacts/package"
 
 def requirements(serving: Mapping[str, Any]) -> list[str]:
     """Exact pip requirements of what serves, at the installed versions (`+cpu` and the like left out)."""
-    names = ["mlflow", "safetensors", "tokenizers", "torch", "transformers"]
+    names = ["mlflow", "pandas", "safetensors", "tokenizers", "torch", "transformers"]
     names += ["accelerate", "peft"] if serving["adapter"] else ["accelerate"]
     names += ["bitsandbytes"] if serving["quantization"] else []
     return [f"{name}=={version.partition('+')[0]}" for name, version in sorted(library_versions(*names).items())]
@@ -95,6 +95,7 @@ def build(request: RegisterRequest, package: Package, output: Path, metadata: Ma
     MLflow copies every artifact twice through the temporary folder, so it is given the small file alone.
     """
     import mlflow
+    import pandas as pd
     from mlflow.models import Model
 
     small = output.with_name("small") / "package"
@@ -105,7 +106,7 @@ def build(request: RegisterRequest, package: Package, output: Path, metadata: Ma
         python_model=str(CODE),
         artifacts={"package": str(small)},
         signature=signature(request.max_new_tokens),
-        input_example=(columns(request.example), {"max_new_tokens": request.max_new_tokens}),
+        input_example=(pd.DataFrame(columns(request.example)), {"max_new_tokens": request.max_new_tokens}),
         pip_requirements=requirements(read_serving(small)),
         metadata=dict(metadata),
         mlflow_model=Model(run_id=request.run_id),

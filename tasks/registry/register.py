@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tasks.registry.card import description
+from tasks.registry.card import description, public_name
 from tasks.registry.contents import fill
 from tasks.registry.package import Package, build, describe
 from tasks.registry.proof import prove
@@ -80,7 +80,7 @@ def _tags(request: RegisterRequest, package: Package) -> dict[str, str]:
         "tuneline.label": request.label,
         "tuneline.fingerprint": request.fingerprint,
         "tuneline.method": str(request.candidate.method.get("kind")),
-        "tuneline.base": base.name,
+        "tuneline.base": public_name(base),
         "tuneline.base_revision": base.revision,
         "tuneline.base_digest": base.digest,
         "tuneline.data_digest": request.data_digest,

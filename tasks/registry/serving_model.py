@@ -95,10 +95,28 @@ class TunedModel(PythonModel):  # type: ignore[misc]
 
 
 def asked(model_input: Any) -> list[tuple[str, str]]:
-    """(prompt, system) of every row of a data frame, or of a list of texts."""
+    """(prompt, system) of every row of a data frame, or of a list of texts or rows.
+
+    MLflow makes one row of {"prompt": ["a", "b"]}, with lists as values: they are as many rows.
+
+    Raises:
+        ValueError: a prompt is not a text, or there are not as many system messages as prompts.
+    """
     rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else model_input
-    rows = [{"prompt": row} if isinstance(row, str) else row for row in rows]
-    return [(str(row["prompt"]), row["system"] if isinstance(row.get("system"), str) else "") for row in rows]
+    pairs: list[tuple[str, str]] = []
+    for row in rows:
+        values = {"prompt": row} if isinstance(row, str) else row
+        prompts, systems = listed(values["prompt"]), listed(values.get("system"))
+        if not all(isinstance(prompt, str) for prompt in prompts):
+            raise ValueError("every prompt must be a text")
+        systems = systems if len(systems) > 1 else systems * len(prompts)
+        pairs += zip(prompts, (text if isinstance(text, str) else "" for text in systems), strict=True)
+    return pairs
+
+
+def listed(value: Any) -> list[Any]:
+    """A list as it is, anything else as the only member of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def plain_text(before: str, prompt: str, system: str) -> str:

@@ -68,7 +68,7 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
         place = Place(workspace=workspace, board=board, label=SHARED, position=0, run=run)
         held = Session(place, shipper, opening.tracking.flush_seconds)
         try:
-            with sharing(slots), children(slots.count), gangs():
+            with sharing(slots), children(slots.count, workspace.report(opening.name) / "children.log"), gangs():
                 yield held
         except BaseException as error:
             close_failed(place, error)

@@ -97,7 +97,7 @@ def test_a_large_model_gets_a_quantised_method_and_no_full_fine_tuning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = write_model(tmp_path / "model")
-    monkeypatch.setattr("configs.suggest._LARGE", 100)
+    monkeypatch.setattr("configs.look._LARGE_PARAMETERS", 100)
     path = rows_file(tmp_path, [{"prompt": f"p{n}", "completion": f"answer {n}"} for n in range(30)])
     experiment = sound(tmp_path, suggest(path, str(large)))
     assert [method.kind for method in experiment.methods] == ["none", "lora", "qlora", "ia3"]

@@ -88,14 +88,14 @@ def test_a_mapping_wins_over_columns_that_carry_the_same_name() -> None:
     "fields", [{"mr", "ref"}, {"question", "answer", "context"}, {"text", "label"}, {"prompt", "chosen", "rejected"}]
 )
 def test_columns_that_could_mean_several_things_are_refused_with_the_way_to_map_them(fields: set[str]) -> None:
-    with pytest.raises(DataError, match="data.columns=") as refused:
+    with pytest.raises(DataError, match=r"data\.columns=") as refused:
         recognise(frozenset(fields), name=None, columns={}, where="rows.csv")
     assert all(repr(field) in str(refused.value) for field in fields)
     assert refused.value.where == "rows.csv"
 
 
 def test_columns_that_fit_two_formats_ask_for_the_format() -> None:
-    with pytest.raises(DataError, match="fit messages and prompt_completion.*data.format"):
+    with pytest.raises(DataError, match=r"fit messages and prompt_completion.*data\.format"):
         recognise(frozenset({"messages", "prompt", "completion"}), name=None, columns={}, where="f")
     found = recognise(frozenset({"messages", "prompt", "completion"}), name="messages", columns={}, where="f")
     assert found.format.name == "messages"

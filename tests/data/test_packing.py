@@ -21,7 +21,7 @@ def tiny_model(model_type: str, attention: str) -> Any:
     heads = {"num_key_value_heads": 2, "head_dim": 16, "vocab_size": 64, "max_position_embeddings": 64}
     config = AutoConfig.for_model(model_type, **sizes, **heads, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     torch.manual_seed(0)
-    config.use_cache = False
+    config.use_cache = False  # as in training; with a cache the model would not see the rows' borders
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
@@ -37,18 +37,17 @@ def example(sequence: Sequence) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("model_type", PACKING_FAMILIES)
-@torch.no_grad()
 def test_packed_rows_have_the_logits_that_they_have_alone(model_type: str, attention: str) -> None:
     check_packing(attention, model_type)
     model = tiny_model(model_type, attention)
     # Two packed sequences in one batch, laid end to end by the collator.
     batch = Collator(0)([example(packed(rows()[:3])), example(packed(rows()[3:] + rows()[:1]))])
-    together = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits[0]
-    alone = [model(input_ids=torch.tensor([row.input_ids])).logits[0] for row in (*rows(), rows()[0])]
+    with torch.no_grad():
+        together = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits[0]
+        alone = [model(input_ids=torch.tensor([row.input_ids])).logits[0] for row in (*rows(), rows()[0])]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
 def test_the_loss_of_packed_rows_is_the_loss_of_padded_ones() -> None:
     model = tiny_model("llama", "sdpa")
     losses = [
@@ -71,7 +70,7 @@ def test_no_row_is_predicted_from_the_row_before_it() -> None:
     ("attention", "model_type"), [("sdpa", "mamba"), ("sdpa", "gpt2"), ("flex_attention", "llama")]
 )
 def test_packing_that_was_not_proven_is_refused(attention: str, model_type: str) -> None:
-    with pytest.raises(ConfigError, match="data.packing: false"):
+    with pytest.raises(ConfigError, match=r"data\.packing: false"):
         check_packing(attention, model_type)
 
 

@@ -61,7 +61,7 @@ def test_a_hub_that_cannot_be_reached_is_a_dependency_error(monkeypatch: pytest.
 @pytest.mark.parametrize("task", TASKS)
 def test_an_embedded_task_gives_rows_under_a_name_that_tells_the_split(task: str) -> None:
     settings = DataSettings(train=f"embedded:{task}", eval=f"embedded:{task}")
-    train, test = (read_source(resolve_sources(settings, side)[0], 10_000) for side in ("train", "eval"))  # type: ignore[arg-type]
+    train, test = (read_source(resolve_sources(settings, side)[0], 10_000) for side in ("train", "eval"))
     assert train.rows[0].source == f"embedded:{task}/train:1"
     assert test.rows[0].source == f"embedded:{task}/test:1"
     assert not {row.id for row in train.rows} & {row.id for row in test.rows}

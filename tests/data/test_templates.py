@@ -118,7 +118,10 @@ def test_a_template_that_strips_contents_keeps_exact_masks() -> None:
 
 
 def test_a_template_without_generation_prompt_and_end_gets_the_end_token() -> None:
-    inst = "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}{% endif %}{% endfor %}"
+    inst = (
+        "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}{% endif %}{% endfor %}"
+    )
     tokenizer = make_tokenizer(inst)
     ids, labels = renderer(tokenizer).row_ids(row("a", "b"))
     assert tokenizer.decode(ids) == "[INST] a [/INST] b</s>"
@@ -141,16 +144,20 @@ def test_a_template_whose_prompt_is_no_prefix_is_refused() -> None:
         renderer(make_tokenizer(CHATML.replace("assistant\n", "model\n")))
 
 
+CUTS = CHATML.replace("message.content", "message.content.split('!')[-1]")
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+
+
 @pytest.mark.parametrize(
     ("template", "asked"),
     [
-        (CHATML.replace("message.content", "message.content.split('!')[-1]"), row("a", "thought!b")),
-        (CHATML.replace("message.content", "message.content.split('!')[-1]"), row("a", "x!y", "c", "d")),
-        (CHATML.replace("{% for", "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{% for"), row("a", "b", system="S")),
+        (CUTS, row("a", "thought!b")),
+        (CUTS, row("a", "x!y", "c", "d")),
+        (NO_SYSTEM, row("a", "b", system="S")),
         ("{{ messages | length }}" + CHATML, row("a", "b")),
     ],
     ids=["it drops a part of the answer", "it drops a part of an earlier answer", "it refuses a role", "no prefix"],
-)  # fmt: skip
+)
 def test_a_row_that_the_template_does_not_render_faithfully_is_refused(template: str, asked: Row) -> None:
     with pytest.raises((DataError, ModelError), match="use_chat_template: false"):
         renderer(make_tokenizer(template)).row_ids(asked)

@@ -20,7 +20,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
 
 
 def settings(tmp_path: Path, rows: list[dict[str, str]], **fields: Any) -> DataSettings:
-    evaluation = write_jsonl(tmp_path / "eval.jsonl", pairs(3, start=100))
+    evaluation = write_jsonl(tmp_path / "eval.jsonl", pairs(3, start=9000))
     return DataSettings(train=write_jsonl(tmp_path / "train.jsonl", rows), eval=evaluation, **fields)
 
 
@@ -116,7 +116,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_rows_over_the_models_context_are_refused(tmp_path: Path) -> None:
     short = base_model(make_tokenizer(), tmp_path / "base", context=32)
-    with pytest.raises(ModelError, match="Set data.max_seq_length: 32"):
+    with pytest.raises(ModelError, match=r"Set data\.max_seq_length: 32"):
         tokenized(settings(tmp_path, [{"prompt": LONG, "completion": "a"}]), short, tmp_path)
 
 

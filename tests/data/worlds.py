@@ -19,6 +19,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+BOS = "<s>"
 TEXTS = ("name[Aromi], food[Chinese]", "Aromi serves Chinese food.", "the user and the assistant\n", "你好，世界。")
 
 
@@ -37,7 +38,7 @@ def chat(*contents: str, system: str = "") -> tuple[Turn, ...]:
     """User and assistant in turn."""
     lead = (Turn(role="system", content=system),) if system else ()
     roles = ("user", "assistant")
-    return (*lead, *(Turn(role=roles[i % 2], content=text) for i, text in enumerate(contents)))  # type: ignore[arg-type]
+    return (*lead, *(Turn(role=roles[i % 2], content=text) for i, text in enumerate(contents)))
 
 
 def row(*contents: str, system: str = "") -> Row:
@@ -76,7 +77,7 @@ def make_tokenizer(chat_template: str | None = None, *, bos: bool = True, eos: s
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    special = [BOS, "</s>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
@@ -84,10 +85,10 @@ def make_tokenizer(chat_template: str | None = None, *, bos: bool = True, eos: s
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+            single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, 0)]
         )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token=eos, chat_template=chat_template
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=eos, chat_template=chat_template
     )
 
 

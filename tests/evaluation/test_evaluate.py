@@ -85,15 +85,12 @@ def test_the_same_job_twice_gives_the_same_bytes(tiny: BaseModel, tmp_path: Path
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_the_number_of_torch_threads_outside_changes_nothing_and_is_kept(tiny: BaseModel, tmp_path: Path) -> None:
-    job = reviews(tiny, tmp_path / "job")
-    run(job, tmp_path / "one")
+def test_the_model_runs_on_one_thread_and_the_callers_number_comes_back(tiny: BaseModel, tmp_path: Path) -> None:
+    seen: set[int] = set()
     torch.set_num_threads(2)
-    run(job, tmp_path / "two")
+    evaluate(reviews(tiny, tmp_path), tmp_path, lambda done, total: seen.add(torch.get_num_threads()))
+    assert seen == {1}
     assert torch.get_num_threads() == 2
-    assert (tmp_path / "one" / "predictions.jsonl").read_bytes() == (
-        tmp_path / "two" / "predictions.jsonl"
-    ).read_bytes()
 
 
 def test_only_what_the_metrics_need_is_asked(tiny: BaseModel, tmp_path: Path) -> None:

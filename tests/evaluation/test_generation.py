@@ -114,6 +114,15 @@ def test_where_rows_are_truncated_long_prompts_are_cut_from_the_left_and_counted
     assert prompts[0] == loaded.renderer.prompt_ids(question(text)[0].turns)[-len(prompts[0]) :]
 
 
+@needs_stories
+def test_a_cut_prompt_keeps_its_start_token() -> None:
+    loaded = load_kind(base_in(STORIES), "none")
+    (prompt,), _ = prompts_of(loaded, question("a " * 600), 12, PLAIN.model_copy(update={"truncation": "truncate"}))
+    assert prompt.count(loaded.tokenizer.bos_token_id) == 1
+    assert prompt[0] == loaded.tokenizer.bos_token_id
+    assert len(prompt) == loaded.context - 12
+
+
 @pytest.mark.parametrize("data", [PLAIN, PLAIN.model_copy(update={"truncation": "error"})])
 def test_otherwise_long_prompts_are_left_alone_to_be_refused(tiny: BaseModel, data: DataSettings) -> None:
     prompts, cut = prompts_of(load_kind(tiny, "none"), question("a" * 2 * CONTEXT), SETTINGS.max_new_tokens, data)

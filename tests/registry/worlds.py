@@ -17,6 +17,7 @@ from tasks.data.settings import DataSettings
 from tasks.data.templates import Renderer
 from tasks.data.values import Turn
 from tasks.methods import Candidate
+from tasks.methods.loading import load_candidate
 from tasks.models import BaseModel, ModelSettings, resolve_base
 from tasks.models.loading import load_tokenizer
 from tasks.registry.values import Example, RegisterRequest
@@ -50,7 +51,9 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def make_base(folder: Path, chat_template: str | None = None) -> BaseModel:
     """A random two-layer Llama over bytes, whose generation_config asks for what must not happen (sampling)."""
-    letters = {token: place for place, token in enumerate(["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    letters = {
+        token: place for place, token in enumerate(["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     fast = Tokenizer(models.BPE(letters, []))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
@@ -69,7 +72,9 @@ def make_base(folder: Path, chat_template: str | None = None) -> BaseModel:
         eos_token_id=1,
     )
     model = LlamaForCausalLM(config)
-    model.generation_config.update(do_sample=True, temperature=5.0, repetition_penalty=3.0, bos_token_id=0, eos_token_id=1)
+    model.generation_config.update(
+        do_sample=True, temperature=5.0, repetition_penalty=3.0, bos_token_id=0, eos_token_id=1
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return resolve_base(ModelSettings(name_or_path=str(folder)))
@@ -80,6 +85,7 @@ def make_adapter(kind: str, base: BaseModel, folder: Path, seed: int = 0) -> Can
     torch.manual_seed(seed)
     config = PEFT_CLASSES[kind](task_type="CAUSAL_LM", **PEFT_CONFIGS[kind])
     adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base.path), config)
+    adapted.peft_config["default"].base_model_name_or_path = None
     adapted.save_pretrained(folder, save_embedding_layers=False)
     return Candidate(label=kind, base=base, method=METHODS[kind], weights=folder, holds="adapter")
 
@@ -110,6 +116,8 @@ def direct_greedy(candidate: Candidate, data: DataSettings, prompt: str, new_tok
     renderer = Renderer(tokenizer, data)
     if candidate.holds == "model":
         model: Any = AutoModelForCausalLM.from_pretrained(candidate.weights)
+    elif candidate.method["kind"] == "qlora":
+        model = load_candidate(candidate)
     else:
         base = AutoModelForCausalLM.from_pretrained(candidate.base.path)
         model = peft.PeftModel.from_pretrained(base, candidate.weights)
@@ -171,14 +179,15 @@ def make_request(world: World, candidate: Candidate, name: str = "e2e", **change
         "data": data,
         "max_new_tokens": NEW_TOKENS,
     }
-    if "example" not in changed and candidate.method["kind"] != "qlora":
+    if "example" not in changed:
         facts["example"] = Example(prompt=PROMPT, answer=direct_greedy(candidate, data, PROMPT))
     return RegisterRequest(**{**facts, **changed})
 
 
 def package_of(world: World, version: Any) -> Path:
     """The model folder of a version, as it lies in the artifact store."""
-    return Path(world.client.get_model_version_download_uri(version.name, version.version).removeprefix("file://"))
+    uri = world.client.get_model_version_download_uri(version.name, str(version.version))
+    return Path(str(uri).removeprefix("file://"))
 
 
 def read_json(path: Path) -> Any:
