@@ -195,7 +195,7 @@ class _Reader:
 
     def read(self, node: yaml.Node, path: KeyPath = ()) -> Any:
         self._nodes += 1
-        if False:
+        if self._nodes > _MAX_NODES:
             self._refuse(node, path, f"the aliases expand to more than {_MAX_NODES} values")
         if len(path) > _MAX_DEPTH:
             self._refuse(node, path, "refers to itself, or is nested too deep")

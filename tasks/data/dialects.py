@@ -78,7 +78,7 @@ class ChatDialect:
         except ValueError as error:
             raise ModelError(f"no default chat template: {error}", fix=_WAY_OUT) from error
         self.name = f"chat:{digest_text(text)[:12]}"
-        self._text = text
+        self._text = _NOW.sub(lambda found: repr(_FIXED_DAY.strftime(found[2])), text)
         self._skeletons: dict[tuple[str, ...], list[str]] = {}
         self._tail = self._find_tail()
         self.end_token, self._end = _first_token(self._tail, tokenizer)

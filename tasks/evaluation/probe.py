@@ -57,7 +57,7 @@ def probe_windows(text: str, tokenizer: PreTrainedTokenizerBase, window: int, li
         DataError: fewer than two tokens.
     """
     start = _start_tokens(tokenizer)
-    tokens = tokenizer(text, add_special_tokens=False)["input_ids"][:limit]
+    tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:limit]
     step = window - len(start)
     pieces = [start + tokens[begin : begin + step] for begin in range(0, len(tokens), step)]
     windows = [TokenRow(f"probe:{n}", piece, [-100, *piece[1:]]) for n, piece in enumerate(pieces) if len(piece) > 1]

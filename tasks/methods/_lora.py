@@ -40,7 +40,7 @@ class LowRankMethod(PeftMethod):
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
         if self.use_dora or self.use_rslora:
-            return rate_between(facts, small=5e-3, large=1e-4)
+            return rate_between(facts, small=3e-3 if self.use_rslora else 5e-3, large=1e-4)
         return rate_between(facts, small=1e-2, large=2e-4)
 
     def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:

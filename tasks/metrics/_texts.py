@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 
 _IDEOGRAPHS = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-UNSPACED = rf"{_IDEOGRAPHS}\u3040-\u30ff"
+_UNSPACED = rf"{_IDEOGRAPHS}\u3040-\u30ff"
 """Body of a character class: ideographs and kana, the scripts written without spaces between words."""
 
 _IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
 def mostly_chinese(texts: Iterable[str]) -> bool:

@@ -8,22 +8,31 @@ from typing import ClassVar, NamedTuple
 
 from tasks.foundation.errors import DataError
 from tasks.metrics._base import Example, Measurement, Metric, Needs
-from tasks.metrics._texts import UNSPACED, one_space
+from tasks.metrics._texts import words
 
 _SLOT = re.compile(r"([^\[\],，;；\n]+)\[([^\[\]]*)\]")
-_LETTER = rf"[^\W{UNSPACED}]"
+
+Spoken = tuple[str, ...]
+"""A value as it is said: its words, see `words`."""
+Record = dict[str, frozenset[Spoken]]
 
 
 class Inventory:
-    """All values that a text may say, ready to be looked up."""
+    """Values that a text may say, ready to be looked up."""
 
-    def __init__(self, values: Iterable[str]) -> None:
-        longest_first = sorted(values, key=lambda value: (-len(value), value))
-        self._any = re.compile("|".join(map(_bounded, longest_first)), re.IGNORECASE) if longest_first else None
+    def __init__(self, values: Iterable[Spoken]) -> None:
+        self._values = frozenset(values)
+        self._lengths = sorted({len(value) for value in self._values}, reverse=True)
 
-    def said_in(self, text: str) -> frozenset[str]:
-        """The values that the text says, in lower case; the longest wins where several begin, nothing is read twice."""
-        return frozenset(found.lower() for found in self._any.findall(one_space(text))) if self._any else frozenset()
+    def said_in(self, text: str) -> frozenset[Spoken]:
+        """The values that the text says; read from the left, the longest first, and nothing twice."""
+        said, spoken, place = set(), tuple(words(text)), 0
+        while place < len(spoken):
+            pieces = (spoken[place : place + length] for length in self._lengths)
+            value = next((piece for piece in pieces if piece in self._values), None)
+            said.update([value] if value else [])
+            place += len(value) if value else 1
+        return frozenset(said)
 
 
 class _Counts(NamedTuple):
@@ -41,10 +50,10 @@ class SlotF1(Metric):
     A prompt holds a record: `name[The Vaults], eatType[pub], familyFriendly[yes]`, or `name[ Wild Table], …`, or
     `名字[红叶花园]，…`. Text before the first and after the last slot is ignored.
 
-    *Saying* a value: it stands in the text literally, but for case and for runs of whitespace. Beside a letter or digit
-    at its edge no other letter or digit may stand (`bar` is not in `barn`); Chinese and Japanese characters have no
-    such boundary. Values are looked up together: the text is read once from the left, where several values begin the
-    longest wins, and what it covers is not read again (`Rice` is not said by `The Rice Boat`).
+    *Saying* a value: its words stand in the text one after the other. Words are lower-cased runs of letters and digits,
+    and single Chinese or Japanese characters: case, punctuation and white space do not matter, `bar` is not in `barn`,
+    and 泰国 is in 吃泰国菜. Values are looked up together: the text is read once from the left, where several values
+    begin the longest wins, and what it covers is not read again (`Rice` is not said by `The Rice Boat`).
 
     The *inventory* holds, of every key, the values that are said by a reference of at least one prompt with that value.
     Values that never are (`yes` and `no` of a family slot, told as `for adults only`) cannot be looked up and count
@@ -89,30 +98,30 @@ class SlotF1(Metric):
         )
 
 
-def record_of(prompt: str) -> dict[str, frozenset[str]]:
-    """Key -> values, both in lower case with single spaces; empty when the prompt holds no `key[value]`."""
-    record: dict[str, frozenset[str]] = {}
-    for key, value in _SLOT.findall(prompt):
-        name, text = one_space(key).lower(), one_space(value).lower()
-        if text:
-            record[name] = record.get(name, frozenset()) | {text}
+def record_of(prompt: str) -> Record:
+    """Key -> values as they are said; empty when the prompt holds no `key[value]`."""
+    record: Record = {}
+    for key, text in _SLOT.findall(prompt):
+        if value := tuple(words(text)):
+            name = key.strip()
+            record[name] = record.get(name, frozenset()) | {value}
     return record
 
 
-def _values(record: dict[str, frozenset[str]]) -> frozenset[str]:
+def _values(record: Record) -> frozenset[Spoken]:
     return frozenset().union(*record.values())
 
 
-def _inventory(records: Sequence[dict[str, frozenset[str]]], examples: Sequence[Example]) -> Inventory:
+def _inventory(records: Sequence[Record], examples: Sequence[Example]) -> Inventory:
     """The values of every key that some reference says literally."""
-    said: set[str] = set()
+    said: set[Spoken] = set()
     for record, example in zip(records, examples, strict=True):
         own = Inventory(_values(record))
         said.update(*map(own.said_in, example.references))
     return Inventory(said)
 
 
-def _count(record: dict[str, frozenset[str]], example: Example, inventory: Inventory) -> _Counts:
+def _count(record: Record, example: Example, inventory: Inventory) -> _Counts:
     own = _values(record)
     told = frozenset().union(*map(inventory.said_in, example.references))
     said = inventory.said_in(example.prediction)
@@ -125,10 +134,3 @@ def _f1(counts: _Counts) -> float:
         return 1.0
     precision, recall = counts.right / max(counts.said, 1), counts.recalled / max(counts.expected, 1)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _bounded(value: str) -> str:
-    """The value as a pattern: no letter or digit before a first or after a last one, scripts without spaces apart."""
-    before = rf"(?<!{_LETTER})" if re.match(_LETTER, value[0]) else ""
-    after = rf"(?!{_LETTER})" if re.match(_LETTER, value[-1]) else ""
-    return f"{before}{re.escape(value)}{after}"

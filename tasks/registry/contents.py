@@ -89,22 +89,15 @@ def _loading(candidate: Candidate) -> dict[str, Any]:
 def _prompting(request: RegisterRequest, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """How a prompt becomes ids and where an answer ends, without a word of this project's code.
 
-    `before` is the plain template up to the answer (None: the tokenizer's chat template), `leading_ids` what the
-    renderer puts in front of that text's own ids, such as a begin token.
-
-    Raises:
-        IntegrityError: the renderer does something that these settings cannot say.
+    `before` is the plain template up to the answer, None for the tokenizer's chat template.
     """
     candidate, renderer = request.candidate, Renderer(tokenizer, request.data)
     virtual = candidate.method.get("num_virtual_tokens", 0) if candidate.holds == "adapter" else 0
     chat = request.data.use_chat_template and bool(tokenizer.chat_template)
     before = None if chat else PlainTemplate.parse(request.data.template).before
-    ids, text_ids = renderer.prompt_ids([_PROBE]), _text_ids(tokenizer, before)
-    if ids[len(ids) - len(text_ids) :] != text_ids:
-        raise IntegrityError("the package cannot render prompts as the training did", where=SERVING)
     return {
         "before": before,
-        "leading_ids": ids[: len(ids) - len(text_ids)],
+        "leading_ids": [] if before is None else _leading_ids(renderer, tokenizer, before),
         "end_token_ids": list(renderer.end_token_ids),
         "max_new_tokens": request.max_new_tokens,
         "positions": candidate.base.facts.max_position_embeddings - int(virtual),
@@ -112,15 +105,11 @@ def _prompting(request: RegisterRequest, tokenizer: PreTrainedTokenizerBase) -> 
     }
 
 
-def _text_ids(tokenizer: PreTrainedTokenizerBase, before: str | None) -> list[int]:
-    """Ids of the probe's text alone."""
-    if before is None:
-        message = {"role": "user", "content": _PROBE.content}
-        text = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
-    else:
-        text = PlainTemplate(before=before, after="").render(_PROBE.content, "")
-    ids: list[int] = tokenizer([text], add_special_tokens=False)["input_ids"][0]
-    return ids
+def _leading_ids(renderer: Renderer, tokenizer: PreTrainedTokenizerBase, before: str) -> list[int]:
+    """What the renderer puts in front of the text's own ids, such as a begin token; chat templates write their own."""
+    text = PlainTemplate(before=before, after="").render(_PROBE.content, "")
+    ids, own = renderer.prompt_ids([_PROBE]), tokenizer([text], add_special_tokens=False)["input_ids"][0]
+    return ids[: len(ids) - len(own)]
 
 
 def _model_files(folder: Path) -> tuple[str, ...]:

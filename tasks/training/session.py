@@ -80,7 +80,7 @@ def build_model(cell: Cell, method: Method) -> nn.Module:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("no parameter of the model would train", where=method.label)
     if cell.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model
 
 
@@ -131,7 +131,7 @@ def run_training(trainer: CellTrainer, checkpoints: Checkpoints, resumed: int | 
         trainer.train(resume_from_checkpoint=str(path))
     else:
         trainer.state = state
-        load_trainable(trainer.model, path / TRAINABLE)
+        trainer._load_from_checkpoint(str(path))
 
 
 def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> None:
@@ -141,13 +141,14 @@ def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> None:
     if best is not None and best != state.global_step:
         load_trainable(trainer.model, request.work / "checkpoints" / f"step-{best:08d}" / TRAINABLE)
     eval_loss = _last_loss(trainer, best)
+    tokens = trainer.total_tokens()
     if not trainer.is_world_process_zero():
         return
     folder = request.output / method.info.holds
     folder.mkdir(parents=True, exist_ok=True)
     method.save(trainer.model, folder)
     shutil.copyfile(request.work / "metrics.jsonl", request.output / "metrics.jsonl")
-    result = _result(trainer, folder, eval_loss, best)
+    result = _result(trainer, folder, eval_loss, tokens)
     write_durably(request.output / "result.json", result.model_dump_json(indent=2))
 
 
@@ -159,7 +160,7 @@ def _last_loss(trainer: CellTrainer, best: int | None) -> float | None:
     return measured[step] if step in measured else trainer.evaluate()["eval_loss"]
 
 
-def _result(trainer: CellTrainer, folder: Path, eval_loss: float | None, best: int | None) -> TrainResult:
+def _result(trainer: CellTrainer, folder: Path, eval_loss: float | None, tokens: int) -> TrainResult:
     weights = sorted(path.name for path in folder.glob("*.safetensors"))
     parameters = list(trainer.model.parameters())
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -167,12 +168,12 @@ def _result(trainer: CellTrainer, folder: Path, eval_loss: float | None, best: i
         steps=trainer.state.global_step,
         train_loss=losses[-1],
         eval_loss=eval_loss,
-        best_step=best,
+        best_step=best_step(trainer.state) if trainer.keep_best else None,
         trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         total_parameters=_count(parameters),
         weights_bytes=sum((folder / name).stat().st_size for name in weights),
         weights_digest=digest_tree(folder, weights),
-        train_tokens=trainer.tokens_seen(),
+        train_tokens=tokens,
     )
 
 

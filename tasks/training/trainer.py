@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from tasks.foundation.errors import DivergenceError, IntegrityError
 from tasks.methods import Method
@@ -49,13 +49,21 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self._method = method
         self._rows = rows
         self._checkpoints = checkpoints
+        self._earlier_tokens = 0
         self._token_count = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.keep_best = False
         self.save_limit = 1
 
     def tokens_seen(self) -> int:
-        """Non-padding tokens in the batches of this process so far."""
+        """Non-padding tokens in the batches of this process since it started."""
         return int(self._token_count.item())
+
+    def total_tokens(self) -> int:
+        """Non-padding tokens of all ranks since step 0, earlier attempts included. All ranks must call it."""
+        count = self._token_count.clone()
+        if distributed.is_initialized():
+            distributed.all_reduce(count)
+        return self._earlier_tokens + int(count.item())
 
     # --- data -----------------------------------------------------------------------------------------------------
 
@@ -133,6 +141,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         step = self.state.global_step
+        self.state.num_input_tokens_seen = self.total_tokens()
         if self.is_world_process_zero():
             staging = self._checkpoints.staging(step)
             save_trainable(self.model, staging / TRAINABLE)
@@ -151,7 +160,9 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self._barrier()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trainable(self.model, Path(resume_from_checkpoint) / TRAINABLE)
+        folder = Path(resume_from_checkpoint)
+        load_trainable(self.model, folder / TRAINABLE)
+        self._earlier_tokens = TrainerState.load_from_json(str(folder / "trainer_state.json")).num_input_tokens_seen
 
     def _barrier(self) -> None:
         if distributed.is_initialized():

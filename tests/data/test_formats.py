@@ -82,6 +82,7 @@ def test_a_mapping_of_text_needs_no_more_where_nothing_looks_like_an_answer() ->
 def test_a_mapping_wins_over_columns_that_carry_the_same_name() -> None:
     record = {"prompt": "old", "question": "new", "completion": "b"}
     assert read(record, columns={"prompt": "question"}) == chat("new", "b")
+    assert read({"q": "a", "response": "b"}, columns={"prompt": "q"}) == chat("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def test_every_row_is_packed_once_within_the_capacity(lengths: list[int]) -> Non
 
 def test_a_row_goes_where_it_leaves_the_least_room() -> None:
     assert pack([7, 6, 3, 4], 10) == [[0, 2], [1, 3]]
+    assert pack([6, 5, 4], 10) == [[0, 2], [1]]
     assert pack([5, 5, 5, 5], 10) == [[0, 1], [2, 3]]
 
 

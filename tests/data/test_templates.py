@@ -145,6 +145,7 @@ def test_a_template_whose_prompt_is_no_prefix_is_refused() -> None:
 
 
 CUTS = CHATML.replace("message.content", "message.content.split('!')[-1]")
+COUNTS = "{{ messages | length if messages | length > 2 else '' }}" + CHATML
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
 
 
@@ -155,8 +156,15 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system'
         (CUTS, row("a", "x!y", "c", "d")),
         (NO_SYSTEM, row("a", "b", system="S")),
         ("{{ messages | length }}" + CHATML, row("a", "b")),
+        (COUNTS, row("a", "b", "c", "d")),
     ],
-    ids=["it drops a part of the answer", "it drops a part of an earlier answer", "it refuses a role", "no prefix"],
+    ids=[
+        "it drops a part of the answer",
+        "it drops a part of an earlier answer",
+        "it refuses a role",
+        "no prefix",
+        "no prefix later",
+    ],
 )
 def test_a_row_that_the_template_does_not_render_faithfully_is_refused(template: str, asked: Row) -> None:
     with pytest.raises((DataError, ModelError), match="use_chat_template: false"):

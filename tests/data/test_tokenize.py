@@ -9,7 +9,16 @@ from tasks.data.tokenize import tokenize_key
 from tasks.data.values import DataReport, PreparedData
 from tasks.foundation.errors import ConfigError, DataError, ModelError
 from tasks.models.values import BaseModel
-from tests.data.worlds import CHATML, base_model, make_tokenizer, pairs, prepared, tokenized, write_jsonl
+from tests.data.worlds import (
+    CHATML,
+    base_model,
+    make_sparse_tokenizer,
+    make_tokenizer,
+    pairs,
+    prepared,
+    tokenized,
+    write_jsonl,
+)
 
 LONG = "word " * 60
 
@@ -75,6 +84,14 @@ def test_truncation_cuts_the_prompt_from_the_left_and_never_the_answer(base: Bas
     assert make_tokenizer().decode([label for label in row["labels"] if label != -100]) == "an answer</s>"
 
 
+def test_a_cut_row_without_bos_has_its_first_label_masked(tmp_path: Path) -> None:
+    base = base_model(make_tokenizer(bos=False), tmp_path / "base")
+    chosen = {"max_seq_length": 40, "truncation": "truncate", "train_on_prompt": True}
+    rows = [{"prompt": LONG, "completion": "an answer"}]
+    labels = sequences(tokenized(settings(tmp_path, rows, **chosen), base, tmp_path).artifact)[0]["labels"]
+    assert (len(labels), labels[0], -100 in labels[1:]) == (40, -100, False)
+
+
 def test_an_answer_that_just_fits_is_kept_whole(base: BaseModel, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     answer = len(tokenizer("an answer", add_special_tokens=False)["input_ids"]) + 1
@@ -112,6 +129,12 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     small = base_model(make_tokenizer(), tmp_path / "base", vocab_size=100)
     with pytest.raises(ModelError, match="100"):
         tokenized(settings(tmp_path, pairs(4)), small, tmp_path)
+
+
+def test_an_id_beyond_the_embedding_is_refused(tmp_path: Path) -> None:
+    base = base_model(make_sparse_tokenizer(), tmp_path / "base", vocab_size=320)
+    with pytest.raises(ModelError, match="the tokenizer gives the id 700, the model knows 320 tokens"):
+        tokenized(settings(tmp_path, pairs(4)), base, tmp_path)
 
 
 def test_rows_over_the_models_context_are_refused(tmp_path: Path) -> None:
@@ -173,6 +196,14 @@ def test_rows_and_tokenizer_decide_the_key(base: BaseModel) -> None:
     key = tokenize_key(rows_with("a"), base, chosen)
     assert tokenize_key(rows_with("b"), base, chosen) != key
     assert tokenize_key(rows_with("a"), base.model_copy(update={"tokenizer_digest": "u"}), chosen) != key
+
+
+def test_what_packing_was_checked_against_decides_its_key(base: BaseModel) -> None:
+    eager = base.model_copy(update={"attn_implementation": "eager"})
+    for packing in (True, False):
+        chosen = DataSettings(train="-", packing=packing)
+        same = tokenize_key(rows_with("a"), base, chosen) == tokenize_key(rows_with("a"), eager, chosen)
+        assert same is not packing
 
 
 def test_nothing_else_decides_the_key(base: BaseModel) -> None:

@@ -19,7 +19,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-BOS = "<s>"
+BOS, EOS, WORD = "<s>", "</s>", "question"
 TEXTS = ("name[Aromi], food[Chinese]", "Aromi serves Chinese food.", "the user and the assistant\n", "你好，世界。")
 
 
@@ -69,7 +69,7 @@ def tokenized(settings: DataSettings, base: BaseModel, root: Path) -> TokenizedD
     return read_tokenized(ArtifactStore(root).make("tokenize", tokenize_key(rows, base, settings), build))
 
 
-def make_tokenizer(chat_template: str | None = None, *, bos: bool = True, eos: str | None = "</s>") -> Any:
+def make_tokenizer(chat_template: str | None = None, *, bos: bool = True, eos: str | None = EOS) -> Any:
     """A byte-level BPE trained on a handful of texts, in transformers' clothes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -77,7 +77,7 @@ def make_tokenizer(chat_template: str | None = None, *, bos: bool = True, eos: s
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = [BOS, "</s>", "<|im_start|>", "<|im_end|>"]
+    special = [BOS, EOS, "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
@@ -90,6 +90,15 @@ def make_tokenizer(chat_template: str | None = None, *, bos: bool = True, eos: s
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BOS, eos_token=eos, chat_template=chat_template
     )
+
+
+def make_sparse_tokenizer() -> Any:
+    """Three tokens, one of them with an id far behind the others."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({BOS: 0, EOS: 1, WORD: 700}, unk_token=WORD))
+    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token=BOS, eos_token=EOS, unk_token=WORD)
 
 
 def base_model(tokenizer: Any, folder: Path, *, vocab_size: int = 320, context: int = 512) -> BaseModel:

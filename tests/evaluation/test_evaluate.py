@@ -93,6 +93,11 @@ def test_the_model_runs_on_one_thread_and_the_callers_number_comes_back(tiny: Ba
     assert torch.get_num_threads() == 2
 
 
+def test_a_job_crosses_a_process_boundary_as_text(tiny: BaseModel, tmp_path: Path) -> None:
+    job = reviews(tiny, tmp_path / "job")
+    assert EvaluationJob.model_validate_json(job.model_dump_json()) == job
+
+
 def test_only_what_the_metrics_need_is_asked(tiny: BaseModel, tmp_path: Path) -> None:
     scores, lines = run(reviews(tiny, tmp_path / "job", metrics=("loss",)), tmp_path / "out")
     assert set(scores.metrics) == {"loss", "perplexity"}

@@ -31,6 +31,10 @@ def tuned(job: EvaluationJob, **method: Any) -> EvaluationJob:
     return job.model_copy(update={"candidate": candidate})
 
 
+def merged(job: EvaluationJob) -> EvaluationJob:
+    return job.model_copy(update={"candidate": job.candidate.model_copy(update={"holds": "model"})})
+
+
 def with_settings(job: EvaluationJob, **changes: Any) -> EvaluationJob:
     return job.model_copy(update={"settings": job.settings.model_copy(update=changes)})
 
@@ -79,6 +83,12 @@ def test_what_an_adapter_does_is_in_the_key_and_how_it_trained_is_not(job: Evalu
     key = evaluation_key(tuned(job, r=8, lora_alpha=16, learning_rate=1e-3), "w")
     assert evaluation_key(tuned(job, r=8, lora_alpha=16, learning_rate=1e-2, name="x"), "w") == key
     assert evaluation_key(tuned(job, r=8, lora_alpha=32, learning_rate=1e-3), "w") != key
+
+
+def test_a_merged_model_has_its_key_from_its_weights_alone(job: EvaluationJob) -> None:
+    key = evaluation_key(merged(tuned(job, r=8)), "w")
+    assert evaluation_key(merged(tuned(job, r=16)), "w") == key
+    assert evaluation_key(tuned(job, r=8), "w") != key
 
 
 def test_the_folder_of_the_weights_is_not_part_of_the_key(job: EvaluationJob) -> None:

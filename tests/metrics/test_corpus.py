@@ -36,6 +36,10 @@ def test_bleu_per_example_is_sentence_bleu() -> None:
     assert list(Bleu().measure(ENGLISH).per_example) == expected
 
 
+def test_a_short_perfect_answer_has_a_sentence_bleu_of_100() -> None:
+    assert Bleu().measure([said("a pub", "a pub"), ENGLISH[0]]).per_example[0] == pytest.approx(100.0)
+
+
 def test_bleu_tokenises_by_character_where_the_references_are_chinese() -> None:
     measured = Bleu().measure(CHINESE)
     streams = [[CHINESE[0].references[0], CHINESE[1].references[0]], [CHINESE[0].references[1], None]]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.foundation.errors import DataError
+from tasks.metrics._texts import words
 from tasks.metrics.slot_f1 import Inventory, SlotF1, record_of
 from tests.metrics.worlds import said
 
@@ -12,8 +13,8 @@ ABOUT_VAULTS, ABOUT_AROMI = "The Vaults has Thai food and likes children.", "Aro
 
 
 def test_a_record_is_read_from_both_ways_to_write_one() -> None:
-    assert record_of(AROMI) == {"name": {"aromi"}, "food": {"chinese"}, "area": {"city centre"}}
-    assert record_of("名字[红叶花园]，菜[ 泰国]") == {"名字": {"红叶花园"}, "菜": {"泰国"}}
+    assert record_of(AROMI) == {"name": {("aromi",)}, "food": {("chinese",)}, "area": {("city", "centre")}}
+    assert record_of("名字[红叶]，菜[ 泰国]") == {"名字": {("红", "叶")}, "菜": {("泰", "国")}}
     assert record_of("no record here") == {}
 
 
@@ -43,20 +44,26 @@ def test_a_word_that_the_reference_says_too_is_no_wrong_value() -> None:
     assert SlotF1().measure([other, about]).values["slot_precision"] == 1.0
 
 
+def said_of(text: str, *values: str) -> set[str]:
+    known = {tuple(words(value)): value for value in values}
+    return {known[value] for value in Inventory(known).said_in(text)}
+
+
 def test_the_longest_value_wins_and_is_not_read_twice() -> None:
-    inventory = Inventory(["rice", "the rice boat", "boat"])
-    assert inventory.said_in("The Rice Boat") == {"the rice boat"}
-    assert inventory.said_in("a boat with rice") == {"rice", "boat"}
+    values = ("Rice", "The Rice Boat", "Boat")
+    assert said_of("At the Rice Boat", *values) == {"The Rice Boat"}
+    assert said_of("a boat with rice", *values) == {"Rice", "Boat"}
 
 
-def test_latin_values_end_at_word_boundaries_and_chinese_ones_do_not() -> None:
-    inventory = Inventory(["bar", "泰国", "aromi"])
-    assert inventory.said_in("barn, sandbar") == frozenset()
-    assert inventory.said_in("在Aromi吃泰国菜") == {"aromi", "泰国"}
+def test_a_value_is_whole_words_and_in_chinese_characters_in_a_row() -> None:
+    values = ("bar", "泰国", "Aromi")
+    assert said_of("barn, sandbar, 国泰", *values) == set()
+    assert said_of("在Aromi吃泰国菜", *values) == {"Aromi", "泰国"}
 
 
-def test_case_and_line_breaks_do_not_hide_a_value() -> None:
-    assert Inventory(["city centre", "cheap"]).said_in("Cheap, in the City\n centre") == {"city centre", "cheap"}
+def test_case_line_breaks_and_punctuation_do_not_hide_a_value() -> None:
+    values = ("city centre", "cheap", "£20-25")
+    assert said_of("Cheap (£20-£25), in the City\n centre", *values) == set(values)
 
 
 def test_saying_nothing_where_much_is_expected_scores_zero() -> None:

@@ -208,7 +208,7 @@ def test_a_server_that_is_down_costs_nothing_but_a_second_try(world: World, base
         port = free.getsockname()[1]
     down = TrackingSettings(uri=f"http://someone:secret@127.0.0.1:{port}")
     request = make_request(world, make_full(base, tmp_path / "model", 0), example=None)
-    with pytest.raises(DependencyError, match="Nothing is lost: .* run the same command again") as caught:
+    with pytest.raises(DependencyError, match=r"Nothing is lost: .* run the same command again") as caught:
         register(request, down, world.root)
     assert caught.value.exit_code == 21
     assert "secret" not in str(caught.value)

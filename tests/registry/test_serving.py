@@ -63,7 +63,8 @@ import pandas as pd
 
 uri, prompts, models = json.load(sys.stdin)
 mlflow.set_tracking_uri(uri)
-answers = {name: mlflow.pyfunc.load_model(f"models:/{name}@challenger").predict(pd.DataFrame({"prompt": prompts})) for name in models}
+asked = pd.DataFrame({"prompt": prompts})
+answers = {name: mlflow.pyfunc.load_model(f"models:/{name}@challenger").predict(asked) for name in models}
 assert not {"tasks", "flows", "configs"} & set(sys.modules)
 print(json.dumps(answers))
 """

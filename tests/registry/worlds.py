@@ -20,7 +20,7 @@ from tasks.methods import Candidate
 from tasks.methods.loading import load_candidate
 from tasks.models import BaseModel, ModelSettings, resolve_base
 from tasks.models.loading import load_tokenizer
-from tasks.registry.values import Example, RegisterRequest
+from tasks.registry.values import Example, RegisteredVersion, RegisterRequest
 from tasks.tracking import TrackingSettings
 
 NEW_TOKENS = 12
@@ -63,7 +63,7 @@ def make_base(folder: Path, chat_template: str | None = None) -> BaseModel:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
-        intermediate_size=96,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=160,
@@ -184,10 +184,11 @@ def make_request(world: World, candidate: Candidate, name: str = "e2e", **change
     return RegisterRequest(**{**facts, **changed})
 
 
-def package_of(world: World, version: Any) -> Path:
+def package_of(world: World, version: RegisteredVersion) -> Path:
     """The model folder of a version, as it lies in the artifact store."""
-    uri = world.client.get_model_version_download_uri(version.name, str(version.version))
-    return Path(str(uri).removeprefix("file://"))
+    stored = world.client.get_model_version(version.name, str(version.version))
+    artifacts = world.client.get_run(stored.run_id).info.artifact_uri.removeprefix("file://")
+    return Path(artifacts) / stored.source.rpartition("/")[2]
 
 
 def read_json(path: Path) -> Any:

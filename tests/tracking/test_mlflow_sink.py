@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,19 +17,26 @@ from tasks.tracking.journal import beside
 from tasks.tracking.protocol import JOURNAL_TAG, Batch, NewRun, RefusedError, RunGoneError, UnavailableError
 from tasks.tracking.shipper import Shipper
 
-mlflow_sink = pytest.importorskip("tasks.tracking.mlflow_sink")
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from tasks.tracking.mlflow_sink import MlflowSink
 
 POINT = MetricPoint(name="loss", value=0.5, step=1, timestamp_ms=1000)
 
 
 @pytest.fixture
-def sink(database: str, tmp_path: Path) -> mlflow_sink.MlflowSink:
-    return mlflow_sink.MlflowSink(database, tmp_path / "artifacts")
+def sink(database: str, tmp_path: Path) -> MlflowSink:
+    from tasks.tracking.mlflow_sink import MlflowSink
+
+    return MlflowSink(database, tmp_path / "artifacts")
 
 
 @pytest.fixture
-def client(database: str) -> mlflow_sink.MlflowClient:
-    return mlflow_sink.MlflowClient(database)
+def client(database: str) -> MlflowClient:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(database)
 
 
 def new_run(key: str = "k", experiment: str = "stories", parent: str | None = None) -> NewRun:
@@ -36,7 +44,7 @@ def new_run(key: str = "k", experiment: str = "stories", parent: str | None = No
     return NewRun(key=key, name="cell", experiment=experiment, started_ms=77, parent_run_id=parent, tags=tags)
 
 
-def test_everything_a_run_logs_is_in_mlflow(database: str, tmp_path: Path, client: mlflow_sink.MlflowClient) -> None:
+def test_everything_a_run_logs_is_in_mlflow(database: str, tmp_path: Path, client: MlflowClient) -> None:
     spool = tmp_path / "spool"
     with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts") as shipper:
         parent = create_run(spool, name="comparison", experiment="stories")
@@ -58,10 +66,8 @@ def test_everything_a_run_logs_is_in_mlflow(database: str, tmp_path: Path, clien
     assert found.data.params["empty"] == ""
     assert len(found.data.params["template"]) == 6000
     history = client.get_metric_history(found.info.run_id, "loss")
-    assert [(point.step, point.timestamp, str(point.value)) for point in history] == [
-        (1, 1000, "0.5"),
-        (2, 1000, "nan"),
-    ]
+    found_points = [(point.step, point.timestamp, str(point.value)) for point in history]
+    assert found_points == [(1, 1000, "0.5"), (2, 1000, "nan")]
     assert found.data.tags["tuneline.infinite.up"] == "inf at step 0"
     assert found.data.tags["mlflow.parentRunId"] == parent_id
     (used,) = found.inputs.dataset_inputs
@@ -75,25 +81,22 @@ def test_everything_a_run_logs_is_in_mlflow(database: str, tmp_path: Path, clien
     assert not beside(ref.journal, ".rejected.jsonl").exists()
 
 
-def test_mlflow_reads_our_tables_as_its_own(database: str, tmp_path: Path) -> None:
-    import mlflow
-
+def test_mlflow_reads_our_tables_as_its_own(
+    database: str, tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # MLflow's reader looks there, whatever its client was told
     spool = tmp_path / "spool"
-    with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts") as shipper:
+    with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts"):
         ref = create_run(spool, name="cell", experiment="stories")
         Run(ref).log_table([{"prompt": "a", "score": 0.5}, {"prompt": "b", "score": 1.0}], "samples/first.json")
-        assert shipper.flush(60) == 0
-        run_id = shipper.run_id(ref)
-    mlflow.set_tracking_uri(database)
 
-    table = mlflow.load_table("samples/first.json", run_ids=[run_id])
+    experiment = client.get_experiment_by_name("stories")
+    table = client.load_table(experiment.experiment_id, "samples/first.json")
 
     assert table.to_dict("list") == {"prompt": ["a", "b"], "score": [0.5, 1.0]}
 
 
-def test_every_call_may_be_repeated(
-    sink: mlflow_sink.MlflowSink, client: mlflow_sink.MlflowClient, tmp_path: Path
-) -> None:
+def test_every_call_may_be_repeated(sink: MlflowSink, client: MlflowClient, tmp_path: Path) -> None:
     from tasks.tracking.events import DatasetLogged
 
     (tmp_path / "a.txt").write_text("hello")
@@ -114,7 +117,7 @@ def test_every_call_may_be_repeated(
     assert [file.path for file in client.list_artifacts(run.info.run_id, "folder")] == ["folder/a.txt"]
 
 
-def test_a_param_conflict_is_refused_and_names_the_values(sink: mlflow_sink.MlflowSink) -> None:
+def test_a_param_conflict_is_refused_and_names_the_values(sink: MlflowSink) -> None:
     run_id = sink.create_run(new_run()).run_id
     sink.log_batch(run_id, Batch(params=(("seed", "0"),)))
 
@@ -123,9 +126,7 @@ def test_a_param_conflict_is_refused_and_names_the_values(sink: mlflow_sink.Mlfl
     assert not isinstance(caught.value, RunGoneError)
 
 
-def test_a_run_that_was_deleted_or_never_was_is_gone(
-    sink: mlflow_sink.MlflowSink, client: mlflow_sink.MlflowClient
-) -> None:
+def test_a_run_that_was_deleted_or_never_was_is_gone(sink: MlflowSink, client: MlflowClient) -> None:
     run_id = sink.create_run(new_run()).run_id
     client.delete_run(run_id)
 
@@ -135,7 +136,7 @@ def test_a_run_that_was_deleted_or_never_was_is_gone(
 
 
 def test_an_experiment_that_was_deleted_is_restored_for_a_new_run(
-    sink: mlflow_sink.MlflowSink, client: mlflow_sink.MlflowClient, caplog: pytest.LogCaptureFixture
+    sink: MlflowSink, client: MlflowClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = sink.create_run(new_run("one"))
     client.delete_experiment(first.experiment_id)
@@ -144,11 +145,12 @@ def test_an_experiment_that_was_deleted_is_restored_for_a_new_run(
 
     assert second.experiment_id == first.experiment_id
     assert client.get_experiment(first.experiment_id).lifecycle_stage == "active"
+    import logging; l=logging.getLogger("tasks.tracking.mlflow_sink"); print(l.disabled, l.level, l.propagate, l.getEffectiveLevel(), logging.getLogger("tasks").__dict__, logging.root.manager.disable)
     assert "stories was deleted" in caplog.text
 
 
 def test_a_run_that_a_stalled_server_made_twice_is_there_once_in_the_end(
-    sink: mlflow_sink.MlflowSink, client: mlflow_sink.MlflowClient
+    sink: MlflowSink, client: MlflowClient
 ) -> None:
     created = sink.create_run(new_run())
     client.create_run(created.experiment_id, tags={JOURNAL_TAG: "k"})
@@ -160,7 +162,7 @@ def test_a_run_that_a_stalled_server_made_twice_is_there_once_in_the_end(
 
 
 def test_an_experiment_with_a_strange_name_has_a_folder_all_the_same(
-    sink: mlflow_sink.MlflowSink, client: mlflow_sink.MlflowClient, tmp_path: Path
+    sink: MlflowSink, client: MlflowClient, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("hello")
     created = sink.create_run(new_run(experiment="a/b: ü #1 ../.."))
@@ -171,7 +173,7 @@ def test_an_experiment_with_a_strange_name_has_a_folder_all_the_same(
     assert (place / created.run_id / "artifacts" / "a.txt").read_text() == "hello"
 
 
-def test_a_locked_database_loses_nothing(database: str, tmp_path: Path, client: mlflow_sink.MlflowClient) -> None:
+def test_a_locked_database_loses_nothing(database: str, tmp_path: Path, client: MlflowClient) -> None:
     spool = tmp_path / "spool"
     holder = sqlite3.connect(database.removeprefix("sqlite:///"), check_same_thread=False)
     with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts") as shipper:
@@ -194,7 +196,7 @@ def test_a_locked_database_loses_nothing(database: str, tmp_path: Path, client: 
 
 @pytest.mark.system
 def test_a_database_locked_for_longer_than_mlflow_waits_loses_nothing(
-    database: str, tmp_path: Path, client: mlflow_sink.MlflowClient, capfd: pytest.CaptureFixture[str]
+    database: str, tmp_path: Path, client: MlflowClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spool = tmp_path / "spool"
     holder = sqlite3.connect(database.removeprefix("sqlite:///"), check_same_thread=False)
@@ -213,7 +215,7 @@ def test_a_database_locked_for_longer_than_mlflow_waits_loses_nothing(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_file_that_is_no_database_is_an_outage_and_no_refusal(sink: mlflow_sink.MlflowSink, database: str) -> None:
+def test_a_file_that_is_no_database_is_an_outage_and_no_refusal(sink: MlflowSink, database: str) -> None:
     run_id = sink.create_run(new_run()).run_id
     file = Path(database.removeprefix("sqlite:///"))
     file.write_bytes(b"damaged " * 10_000)
@@ -223,7 +225,7 @@ def test_a_file_that_is_no_database_is_an_outage_and_no_refusal(sink: mlflow_sin
 
 
 def test_an_existing_mlruns_folder_changes_nothing_and_none_is_made(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: mlflow_sink.MlflowClient
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: MlflowClient
 ) -> None:
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
@@ -231,9 +233,11 @@ def test_an_existing_mlruns_folder_changes_nothing_and_none_is_made(
     for place in ("with", "without"):
         monkeypatch.chdir(tmp_path / place)
         with Shipper(TrackingSettings(uri=database, flush_seconds=60), Path("spool"), Path("artifacts")):
-            Run(create_run(Path("spool"), name=place, experiment="stories")).log_text("x", "x.txt")
+            Run(create_run(Path("spool"), name="cell", experiment=place)).log_text("x", "x.txt")
 
-    assert len(client.search_runs([client.get_experiment_by_name("stories").experiment_id])) == 2
+        (run,) = client.search_runs([client.get_experiment_by_name(place).experiment_id])
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["x.txt"]
+
     assert sorted(path.name for path in (tmp_path / "without").iterdir()) == ["artifacts", "spool"]
     assert list((tmp_path / "with" / "mlruns" / "0").iterdir()) == []
 

@@ -1,0 +1,195 @@
+"""The same cell gives the same bytes, whatever happens on the way."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts import Artifact
+from tasks.artifacts import manifest as manifest_module
+from tasks.foundation.errors import CancelledRunError, ConfigError, DivergenceError
+from tasks.models.values import BaseModel
+from tasks.training import recording
+from tasks.training.checkpoints import Checkpoints
+from tasks.training.stopping import StopOnSignal
+from tasks.training.trainer import CellTrainer
+from tasks.training.values import TrainRequest, TrainResult
+from tests.training.worlds import (
+    LORA,
+    in_child,
+    kill_this_process,
+    loss_series,
+    request_in,
+    toy_cell,
+    trained,
+)
+
+METHODS = [LORA, {"kind": "full", "learning_rate": 1e-3}, {"kind": "prefix_tuning", "num_virtual_tokens": 4, "learning_rate": 1e-2},
+           {"kind": "p_tuning", "num_virtual_tokens": 4, "encoder_hidden_size": 16, "learning_rate": 1e-2}]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: BaseModel, tokens: Artifact, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainRequest, TrainResult]:
+    """LoRA with dropout, 8 steps, a checkpoint every 2."""
+    request = request_in(tmp_path_factory.mktemp("whole"), toy_cell(base, tokens, LORA))
+    return request, trained(request)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method["kind"])
+def test_the_same_cell_twice_gives_the_same_bytes(base: BaseModel, tokens: Artifact, tmp_path: Path, method: dict) -> None:
+    cell = toy_cell(base, tokens, method)
+    first, second = (trained(request_in(tmp_path / name, cell)) for name in ("a", "b"))
+    assert first == second
+    assert first.weights_digest != trained(request_in(tmp_path / "c", cell.model_copy(update={"seed": 1}))).weights_digest
+
+
+@pytest.mark.parametrize("killed_at", range(1, 9))
+def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, result = uninterrupted
+    request = request_in(tmp_path, whole.cell)
+
+    def killing(self: recording.Recorder, args, state, control, **_) -> None:
+        if state.global_step == killed_at:
+            kill_this_process()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Recorder, "on_step_end", killing)
+        assert in_child(partial(trained, request)) == -9
+    assert trained(request) == result
+    assert loss_series(request) == loss_series(whole)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method["kind"])
+def test_every_method_resumes_with_all_it_needs(
+    base: BaseModel, tokens: Artifact, tmp_path: Path, method: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = toy_cell(base, tokens, method)
+    whole = trained(request_in(tmp_path / "whole", cell))
+    request = request_in(tmp_path / "killed", cell)
+
+    def killing(self: recording.Recorder, args, state, control, **_) -> None:
+        if state.global_step == 5:
+            kill_this_process()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording.Recorder, "on_step_end", killing)
+        assert in_child(partial(trained, request)) == -9
+    assert trained(request).weights_digest == whole.weights_digest
+
+
+@pytest.mark.parametrize("sync", range(1, 15, 3))
+def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, sync: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, result = uninterrupted
+    request = request_in(tmp_path, whole.cell)
+    calls = 0
+
+    def killing(path: Path) -> None:
+        nonlocal calls
+        calls += "checkpoints" in path.as_posix()
+        if calls == sync:
+            kill_this_process()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest_module, "sync", killing)
+        assert in_child(partial(trained, request)) == -9
+    assert trained(request).weights_digest == result.weights_digest
+
+
+def test_sigterm_leaves_a_checkpoint_and_the_next_start_ends_with_the_same_bytes(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, result = uninterrupted
+    request = request_in(tmp_path, whole.cell)
+
+    def asking(self: StopOnSignal, device: object) -> bool:
+        return not request.work.joinpath("asked").exists() and request.work.joinpath("progress.json").exists()
+
+    monkeypatch.setattr(StopOnSignal, "_agreed", asking)
+    with pytest.raises(CancelledRunError, match="stopped at step 1 with a checkpoint"):
+        trained(request)
+    assert Checkpoints(request.work / "checkpoints", request.identity).newest() == 1
+    request.work.joinpath("asked").touch()
+    assert trained(request).weights_digest == result.weights_digest
+    assert loss_series(request) == loss_series(whole)
+
+
+def test_changed_settings_are_refused_with_a_diff(uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, base: BaseModel, tokens: Artifact) -> None:
+    whole, _ = uninterrupted
+    other = request_in(tmp_path, toy_cell(base, tokens, LORA | {"learning_rate": 2e-2}))
+    shutil.copytree(whole.work, other.work, dirs_exist_ok=True)
+    with pytest.raises(ConfigError, match=r"method\.learning_rate 0\.01 -> 0\.02") as refused:
+        trained(other)
+    assert refused.value.exit_code == 10
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "empty", "of another step"])
+@pytest.mark.parametrize("name", ["trainable.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_never_used(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, name: str, damage: str
+) -> None:
+    whole, _ = uninterrupted
+    shutil.copytree(whole.work / "checkpoints", tmp_path / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", whole.identity)
+    last, before = sorted(checkpoints.steps())[-1], sorted(checkpoints.steps())[-2]
+    victim = checkpoints.path(last) / name
+    content = victim.read_bytes()
+    if damage == "missing":
+        victim.unlink()
+    else:
+        flipped = bytes([*content[:-1], content[-1] ^ 1])
+        other = (checkpoints.path(before) / name).read_bytes()
+        victim.write_bytes({"truncated": content[:-7], "flipped": flipped, "empty": b"", "of another step": other}[damage])
+        if victim.read_bytes() == content:
+            pytest.skip("this file is the same at both steps")
+    assert checkpoints.newest() == before
+
+
+def test_a_loss_that_is_not_finite_stops_within_one_step_and_leaves_no_such_checkpoint(
+    base: BaseModel, tokens: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_in(tmp_path, toy_cell(base, tokens, LORA))
+    compute_loss = CellTrainer.compute_loss
+
+    def poisoned(self: CellTrainer, *args, **kwargs):
+        loss = compute_loss(self, *args, **kwargs)
+        return loss * float("nan") if self.state.global_step == 4 else loss
+
+    monkeypatch.setattr(CellTrainer, "compute_loss", poisoned)
+    with pytest.raises(DivergenceError, match="loss became nan at step 5"):
+        trained(request)
+    assert Checkpoints(request.work / "checkpoints", request.identity).steps() == [2, 4]
+    assert [step for step, _ in loss_series(request)] == [1, 2, 3, 4]
+
+
+def test_an_infinite_gradient_stops_before_a_weight_is_touched(
+    base: BaseModel, tokens: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_in(tmp_path, toy_cell(base, tokens, LORA))
+    clip = CellTrainer._clip_grad_norm
+
+    def poisoned(self: CellTrainer, model):
+        if self.state.global_step == 2:
+            next(p for p in model.parameters() if p.grad is not None).grad.fill_(float("inf"))
+        return clip(self, model)
+
+    monkeypatch.setattr(CellTrainer, "_clip_grad_norm", poisoned)
+    with pytest.raises(DivergenceError, match="gradient norm became"):
+        trained(request)
+
+
+def test_a_run_killed_after_its_last_step_only_saves(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path
+) -> None:
+    whole, result = uninterrupted
+    request = request_in(tmp_path, whole.cell)
+    shutil.copytree(whole.work, request.work, dirs_exist_ok=True)
+    assert trained(request).weights_digest == result.weights_digest
+    assert loss_series(request) == loss_series(whole)
+
