@@ -45,8 +45,10 @@ def _live(board: Path, console: Console, stop: threading.Event) -> None:
 def bars(states: list[CellState]) -> Table:
     """One line per cell, at most 80 columns wide."""
     table = Table.grid(padding=(0, 1))
-    for width, justify in ((18, "left"), (9, "left"), (18, "left"), (11, "right"), (10, "right"), (7, "right")):
-        table.add_column(width=width, justify=justify, no_wrap=True, overflow="ellipsis")
+    for width in (18, 9, 18):
+        table.add_column(width=width, no_wrap=True, overflow="ellipsis")
+    for width in (11, 10, 7):
+        table.add_column(width=width, justify="right", no_wrap=True)
     for state in states:
         style = _STYLES.get(state.phase, "")
         table.add_row(

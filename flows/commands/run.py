@@ -39,7 +39,7 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
     with watching(report / "progress", console), terminating_in_order():
         from flows.compare_methods import compare_methods
 
-        outcome = compare_methods(str(path), list(overrides))
+        outcome: FlowOutcome = compare_methods(str(path), list(overrides))
     print_outcome(outcome, settings, report, console)
     return outcome.exit_code
 

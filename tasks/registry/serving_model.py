@@ -190,6 +190,10 @@ def load_model(package: Path, settings: dict[str, Any], device: str) -> Any:
         **source,
         **options,
     )
+    for module in model.modules():
+        # bitsandbytes would repack 4-bit weights for some CPUs: other numbers, and wrong ones for odd shapes.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if settings["adapter"]:
         from peft import PeftModel
 

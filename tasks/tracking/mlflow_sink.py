@@ -188,7 +188,7 @@ class _OutageFilter(logging.Filter):
     """Drops what MLflow prints about an outage while a sink's call is under way (tracebacks, retries)."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not _calling.get()
+        return not (_calling.get() and record.name.startswith("mlflow"))
 
 
 @cache

@@ -11,7 +11,7 @@ _GROUPS_PER_POOL = 50
 """Batches that are sorted by length together: enough to save padding, few enough to stay random (as in transformers)."""
 
 
-class RowOrder(Sampler[int]):
+class RowOrder(Sampler[int]):  # type: ignore[misc]
     """A seeded permutation per epoch, optionally sorted by length within pools of `50 * group` rows.
 
     It draws from a generator of its own and asks which epoch it is, instead of counting or sharing torch's global

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from tasks.foundation.errors import DivergenceError, IntegrityError
 from tasks.methods import Method
@@ -51,6 +51,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self._checkpoints = checkpoints
         self._earlier_tokens = 0
         self._token_count = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self.control: TrainerControl
         self.keep_best = False
         self.save_limit = 1
 
@@ -82,11 +83,10 @@ class CellTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         groups = self._method.parameter_groups(self.model, self.args.learning_rate, self.args.weight_decay)
-        if groups is None or self.optimizer is not None:
-            return super().create_optimizer(model)
-        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        self.optimizer = kind(groups, **options)
-        return self.optimizer
+        if groups is not None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer: torch.optim.Optimizer = kind(groups, **options)
+        return super().create_optimizer(model)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None = None

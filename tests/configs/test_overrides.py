@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.document import read_document
 from configs.loading import load_experiment
+from configs.overrides import apply_overrides
 from tests.configs.worlds import SMALL, refused, written
 
 
@@ -92,7 +94,8 @@ def test_a_wrong_override_says_what_would_be_right(tmp_path: Path, override: str
     assert problem in refused(written(tmp_path, SMALL), [override])[0]
 
 
-def test_the_file_itself_is_not_changed_by_overrides(tmp_path: Path) -> None:
-    path = written(tmp_path, SMALL)
-    load_experiment(path, ["methods.lora.r=4"], {})
-    assert path.read_text(encoding="utf-8") == SMALL
+def test_the_document_that_was_read_is_left_as_it_is(tmp_path: Path) -> None:
+    document = read_document(written(tmp_path, SMALL))
+    changed = apply_overrides(document, ["methods.lora.r=4", "training.max_steps=3"])
+    assert (changed.data["methods"][1]["r"], changed.data["training"]) == (4, {"max_steps": 3})
+    assert document == read_document(tmp_path / "a.yaml")

@@ -63,7 +63,7 @@ def make_base(folder: Path, chat_template: str | None = None) -> BaseModel:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
-        intermediate_size=128,
+        intermediate_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=160,
@@ -85,8 +85,9 @@ def make_adapter(kind: str, base: BaseModel, folder: Path, seed: int = 0) -> Can
     torch.manual_seed(seed)
     config = PEFT_CLASSES[kind](task_type="CAUSAL_LM", **PEFT_CONFIGS[kind])
     adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base.path), config)
-    adapted.peft_config["default"].base_model_name_or_path = None
     adapted.save_pretrained(folder, save_embedding_layers=False)
+    saved = read_json(folder / "adapter_config.json") | {"base_model_name_or_path": None}
+    (folder / "adapter_config.json").write_text(json.dumps(saved))
     return Candidate(label=kind, base=base, method=METHODS[kind], weights=folder, holds="adapter")
 
 

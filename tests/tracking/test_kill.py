@@ -11,6 +11,8 @@ import pytest
 from tasks.tracking import MetricPoint, Run, RunRef, create_run
 from tests.tracking.kids import ship_and_die, start
 
+pytestmark = pytest.mark.xdist_group("mlflow")
+
 POINTS = [
     MetricPoint(name="loss", value=1 / (step + 1), step=step, timestamp_ms=1000 + step // 2) for step in range(1200)
 ]

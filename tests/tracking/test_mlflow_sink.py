@@ -17,6 +17,8 @@ from tasks.tracking.journal import beside
 from tasks.tracking.protocol import JOURNAL_TAG, Batch, NewRun, RefusedError, RunGoneError, UnavailableError
 from tasks.tracking.shipper import Shipper
 
+pytestmark = pytest.mark.xdist_group("mlflow")
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
@@ -145,7 +147,6 @@ def test_an_experiment_that_was_deleted_is_restored_for_a_new_run(
 
     assert second.experiment_id == first.experiment_id
     assert client.get_experiment(first.experiment_id).lifecycle_stage == "active"
-    import logging; l=logging.getLogger("tasks.tracking.mlflow_sink"); print(l.disabled, l.level, l.propagate, l.getEffectiveLevel(), logging.getLogger("tasks").__dict__, logging.root.manager.disable)
     assert "stories was deleted" in caplog.text
 
 

@@ -13,7 +13,7 @@ from tasks.tracking.shipper import Shipper
 from tests.tracking.conftest import Server
 from tests.tracking.proxy import Mode, Proxy
 
-pytestmark = pytest.mark.xdist_group("mlflow-server")
+pytestmark = pytest.mark.xdist_group("mlflow")
 
 POINTS = [MetricPoint(name="loss", value=1 / (step + 1), step=step, timestamp_ms=step) for step in range(1500)]
 MODES: list[Mode] = ["refuse", "black hole", "error 500", "lose answers"]

@@ -12,6 +12,8 @@ import pytest
 from tasks.foundation.errors import DependencyError
 from tasks.tracking import check_reachable
 
+pytestmark = pytest.mark.xdist_group("mlflow")
+
 
 def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
