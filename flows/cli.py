@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
 Overrides = Annotated[
-    Optional[list[str]], typer.Argument(help="Changes as key=value, for example training.max_steps=100.")
+    list[str] | None, typer.Argument(help="Changes as key=value, for example training.max_steps=100.")
 ]
 
 
@@ -58,7 +58,7 @@ def init(
 
 
 @app.command()
-def methods(kind: Annotated[Optional[str], typer.Argument(help="One method, in full.")] = None) -> None:
+def methods(kind: Annotated[str | None, typer.Argument(help="One method, in full.")] = None) -> None:
     """List the fine-tuning methods, or explain one."""
     from flows.commands.methods import show_methods
 
@@ -77,7 +77,7 @@ def show(name: Annotated[str, typer.Argument(metavar="RUN", help="An experiment'
 def ui(
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
-    uri: Annotated[Optional[str], typer.Option(help="MLflow's tracking URI, when it is not the default.")] = None,
+    uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI, when it is not the default.")] = None,
 ) -> None:
     """Serve MLflow's and Prefect's pages over what was recorded here, until Ctrl-C."""
     from flows.commands.ui import serve_pages

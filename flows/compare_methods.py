@@ -63,16 +63,14 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Flow
 
 
 def prepare_material(settings: Experiment, place: Place) -> Material:
-    """What all cells share: base, rows, tokens. (A task that is called, not submitted, hands back a Cached state as it is.)"""
+    """What all cells share. (A Prefect task that is called, not submitted, hands back a Cached state unopened.)"""
     base = find_base.submit(settings.model, place).result()
     prepared = prepare_data.submit(settings.data, place).result()
     tokens = tokenize_data.submit(prepared, base, settings.data, place).result()
     return Material(base=base, prepared=prepared, tokens=tokens)
 
 
-def run_cells(
-    cells: Sequence[PlannedCell], exam: Exam, merging: MergeSettings, here: Session
-) -> list[CellOutcome]:
+def run_cells(cells: Sequence[PlannedCell], exam: Exam, merging: MergeSettings, here: Session) -> list[CellOutcome]:
     """All cells side by side as far as the slots allow; a failed one does not stop the others."""
     trained = [train.submit(planned.cell, planned.place) for planned in cells]
     merged = [merge.submit(future, merging, planned.place) for future, planned in zip(trained, cells, strict=True)]

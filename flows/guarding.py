@@ -49,7 +49,9 @@ def _tell(line: str, error: BaseException) -> None:
 
 
 def _log_files() -> list[str]:
-    return [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    return [
+        handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)
+    ]
 
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def configure_prefect(home: Path) -> None:
-    """Defaults for an ephemeral server of our own; what the user has set wins, and PREFECT_API_URL names another server."""
+    """Defaults for a server of our own; what the user has set wins, and PREFECT_API_URL names another server."""
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",

@@ -79,9 +79,7 @@ def yardstick_of(settings: Experiment) -> Yardstick:
     return Yardstick(name=settings.name, columns=columns, metric=metric or columns[0].name)
 
 
-def registration_of(
-    settings: Experiment, winner: CellOutcome, material: Material, shared: Context
-) -> Registration:
+def registration_of(settings: Experiment, winner: CellOutcome, material: Material, shared: Context) -> Registration:
     """The winner with everything that leads back from it."""
     return Registration(
         name=settings.name,

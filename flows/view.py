@@ -1,4 +1,4 @@
-"""Watching a run: a bar per cell in a terminal, plain lines elsewhere. It reads the board; the run does not know of it."""
+"""Watching a run: a bar per cell in a terminal, plain lines elsewhere. It reads the board, nothing else."""
 
 from __future__ import annotations
 

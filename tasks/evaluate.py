@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import task
 from prefect.client.schemas import State
 
-from tasks.evaluation.evaluate import EvaluationJob, evaluation_key, read_evaluated
-from tasks.evaluation.evaluate import evaluate as run_evaluation
+from tasks.evaluation import evaluation_key, read_evaluated
+from tasks.evaluation.child import evaluate_in_child
 from tasks.evaluation.exam import Exam
 from tasks.evaluation.values import EvaluatedCell
 from tasks.launch.children import run_in_child_reporting
@@ -24,7 +24,7 @@ def evaluate(merged: MergedCell, exam: Exam, place: Place) -> EvaluatedCell | St
         artifact = place.workspace.store.make(
             "evaluate",
             evaluation_key(job, merged.weights_digest),
-            lambda folder: run_in_child_reporting(run_evaluation, reporter.progress, job, folder),
+            lambda folder: run_in_child_reporting(evaluate_in_child, reporter.progress, job, folder),
             made_by=place.run.key,
         )
         evaluated = read_evaluated(artifact, job.settings.samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 
 from tasks.embedded import EMBEDDED_PREFIX, embedded_key
-from tasks.embedded.pretrain import build_base
+from tasks.embedded.child import build_base_in_child
 from tasks.launch.children import run_in_child_reporting
 from tasks.models.hub import fetch
 from tasks.models.resolve import resolve_base
@@ -23,7 +23,7 @@ def find_base(settings: ModelSettings, place: Place) -> BaseModel:
         artifact = place.workspace.store.make(
             "base",
             embedded_key(),
-            lambda folder: run_in_child_reporting(build_base, reporter.progress, folder),
+            lambda folder: run_in_child_reporting(build_base_in_child, reporter.progress, folder),
             made_by=place.run.key,
         )
         return resolve_base(settings, artifact.path)

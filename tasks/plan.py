@@ -41,7 +41,9 @@ def plan(
     with reporting(place, "prepare"):
         describe_run(place.run, shared)
         cells = [plan_cell(spec, material.base, material.tokens.artifact, training) for spec in specs]
-        return tuple(_open(cell, material, shared, _place(cell, number, shared, place)) for number, cell in enumerate(cells, 1))
+        return tuple(
+            _open(cell, material, shared, _place(cell, number, shared, place)) for number, cell in enumerate(cells, 1)
+        )
 
 
 def _place(cell: Cell, position: int, shared: Context, place: Place) -> Place:

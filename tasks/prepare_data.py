@@ -17,8 +17,12 @@ from tasks.workspace import Place, reporting
 def prepare_data(settings: DataSettings, place: Place) -> PreparedData | State[PreparedData]:
     """Read, validate, deduplicate and split; or adopt what was made from the same bytes and settings before."""
     with reporting(place, "prepare"):
+        quarantine = place.board.parent / "quarantine.jsonl"
         artifact = place.workspace.store.make(
-            "prepare", prepare_key(settings), lambda folder: prepare(settings, folder), made_by=place.run.key
+            "prepare",
+            prepare_key(settings),
+            lambda folder: prepare(settings, folder, quarantine),
+            made_by=place.run.key,
         )
         prepared = read_prepared(artifact)
         record_data(prepared, [place.run])

@@ -11,5 +11,5 @@ T = TypeVar("T")
 
 
 def finished(value: T, *, cached: bool) -> T | State[T]:
-    """The value as it is, or in a state named `Cached` when an earlier run had made it and its digests were verified."""
+    """The value as it is, or in a state named `Cached` when an earlier run had made it and it was verified."""
     return Completed(name="Cached", message="verified; made by an earlier run", data=value) if cached else value

@@ -55,8 +55,10 @@ def print_outcome(outcome: FlowOutcome, settings: Experiment, report: Path, cons
     console.print(f"\nReport:  {shortest(report / 'comparison' / 'comparison.md')}", soft_wrap=True)
     console.print("Pages:   tuneline ui    (MLflow http://127.0.0.1:5000, Prefect http://127.0.0.1:4200)")
     if outcome.unsent_events:
-        console.print(f"MLflow ({settings.tracking.uri}) did not take {outcome.unsent_events} events yet; "
-                      "they are kept and sent at the next start.")
+        console.print(
+            f"MLflow ({settings.tracking.uri}) did not take {outcome.unsent_events} events yet; "
+            "they are kept and sent at the next start."
+        )
     for cell in outcome.outcomes:
         if cell.error:
             sys.stderr.write(f"tuneline: {cell.cell.label} failed: {cell.error.error()}\n")

@@ -73,7 +73,9 @@ def check_free(port: int) -> None:
     """Refuse a port that somebody else listens on."""
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
-            raise ResourceError(f"port {port} is in use", where="tuneline ui", fix="Choose another with --mlflow-port or --prefect-port")
+            raise ResourceError(
+                f"port {port} is in use", where="tuneline ui", fix="Choose another with --mlflow-port or --prefect-port"
+            )
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -105,10 +106,13 @@ def sync(path: Path) -> None:
 
 def write_durably(path: Path, text: str) -> None:
     """Replace a file atomically: it holds the old text or the new one, whatever happens."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    with staged.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
+    staged = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        with staged.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
     sync(path.parent)

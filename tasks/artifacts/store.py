@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from tasks.artifacts.manifest import Manifest, seal, sync, verify, write_durably
 from tasks.artifacts.values import Artifact
-from tasks.foundation.errors import IntegrityError
+from tasks.foundation.errors import IntegrityError, shortage
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +21,17 @@ Build = Callable[[Path], object]
 """Fills an empty folder; what it returns is not used."""
 
 
+_LOOK_SECONDS = 0.5
+"""How often a waiting caller asks whether it is still wanted."""
+
+
 class ArtifactStore:
     """Folders named by the sha256 of everything that decides their content."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, while_waiting: Callable[[], None] = lambda: None) -> None:
+        """`while_waiting`: called again and again while another process makes an artifact; it may raise to give up."""
         self.root = root.absolute()
+        self._while_waiting = while_waiting
 
     def folder(self, step: str, key: str) -> Path:
         """Where the artifact lies, or would."""
@@ -37,6 +44,10 @@ class ArtifactStore:
             return None
         try:
             manifest = verify(folder)
+            if (manifest.kind, manifest.key) != (step, key):
+                raise IntegrityError(
+                    f"this is {manifest.kind} {manifest.key[:12]} in another's place", where=str(folder)
+                )
         except IntegrityError as error:
             self._set_aside(folder, error)
             return None
@@ -47,29 +58,45 @@ class ArtifactStore:
 
         The second of two callers waits and adopts what the first one made. `build` fills an empty folder beside the
         final one; a failure or a kill leaves nothing that looks valid.
+
+        Raises:
+            ResourceError: disk or memory ran out while it was built.
         """
         self.root.joinpath(step).mkdir(parents=True, exist_ok=True)
+        with self._alone(step, key):
+            return self.find(step, key) or self._build(step, key, build, made_by)
+
+    @contextmanager
+    def _alone(self, step: str, key: str) -> Iterator[None]:
+        """Hold the artifact's lock; the system drops it when its holder dies, however that happens."""
         lock = FileLock(self.root / step / f".{key}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.warning("%s %s is being made by another process; waiting for it", step, key[:12])
-            lock.acquire()
+            log.warning("%s %s is being made already; waiting for it", step, key[:12])
+            while not lock.is_locked:
+                self._while_waiting()
+                with suppress(Timeout):
+                    lock.acquire(timeout=_LOOK_SECONDS)
         try:
-            return self.find(step, key) or self._build(step, key, build, made_by)
+            yield
         finally:
             lock.release()
 
     def _build(self, step: str, key: str, build: Build, made_by: str) -> Artifact:
         staging = self.root / step / f".{key}.staging"
         shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
         try:
+            staging.mkdir()
             build(staging)
             manifest = seal(staging, kind=step, key=key)
             write_durably(self._origin(step, key), made_by)
             staging.replace(self.folder(step, key))
             sync(self.root / step)
+        except Exception as error:
+            if (cause := shortage(error)) is not None:
+                raise cause from error
+            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return self._artifact(step, key, manifest, cached=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tasks.foundation.values import Value
 
@@ -18,6 +18,9 @@ class MetricColumn(Value):
 
 class ComparisonRow(Value):
     """One cell. Memory in bytes, time in seconds; None where a step did not run."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+    """A score may be NaN; JSON has no such number, and null would not come back."""
 
     label: str
     kind: str
@@ -45,6 +48,8 @@ class ComparisonRow(Value):
 
 class Comparison(Value):
     """All rows, best first by `metric`; failed ones last."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     name: str
     metric: str

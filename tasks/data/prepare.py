@@ -63,8 +63,11 @@ def _identity(source: Source) -> dict[str, object]:
     return identity
 
 
-def prepare(settings: DataSettings, folder: Path) -> DataReport:
+def prepare(settings: DataSettings, folder: Path, quarantine: Path | None = None) -> DataReport:
     """Read, check, deduplicate, split and choose; fill an empty folder with rows, quarantine and report.
+
+    Args:
+        quarantine: file for the bad rows when there are too many and the folder comes to nothing.
 
     Raises:
         DataError: unreadable or too many bad rows, a leak, or nothing left to train or to evaluate on.
@@ -73,7 +76,7 @@ def prepare(settings: DataSettings, folder: Path) -> DataReport:
     evaluation = [_read(source, settings) for source in resolve_sources(settings, "eval")]
     read = [*train, *evaluation]
     bad = bad_rows(read)
-    check_bad_rows(bad, sum(part.read for part in read), settings.max_bad_fraction)
+    check_bad_rows(bad, sum(part.read for part in read), settings.max_bad_fraction, quarantine)
     selected = _select(train, evaluation, settings)
     report = make_report(read, selected)
     write_rows(folder / "train.jsonl", selected.train)

@@ -32,21 +32,24 @@ def bad_rows(read: Iterable[SourceRows]) -> list[BadRow]:
     return [bad for part in read for bad in part.bad]
 
 
-def check_bad_rows(bad: Sequence[BadRow], read_rows: int, limit: float) -> None:
-    """Fail when more rows are bad than the settings allow.
+def check_bad_rows(bad: Sequence[BadRow], read_rows: int, limit: float, quarantine: Path | None) -> None:
+    """Fail when more rows are bad than the settings allow; `quarantine` then gets all of them.
 
     Raises:
         DataError: with the count, the share, the reasons and the first places.
     """
     if not bad or len(bad) / read_rows <= limit:
         return
+    if quarantine:
+        write_quarantine(quarantine, bad)
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(_by_reason(bad).items()))
     first = "; ".join(str(row) for row in bad[:_FIRST_BAD])
     raise DataError(
         f"{len(bad)} of {read_rows} rows are bad ({len(bad) / read_rows:.2%}: {reasons}). First: {first}",
         where=f"{bad[0].file}:{bad[0].line}",
         allowed=f"a share of {limit:g} (data.max_bad_fraction)",
-        fix="Repair them, or raise data.max_bad_fraction to go on without them",
+        fix=f"Repair them{f' (all are in {quarantine})' if quarantine else ''}, "
+        "or raise data.max_bad_fraction to go on without them",
     )
 
 
@@ -85,5 +88,10 @@ def _by_source(read: Sequence[SourceRows], rows: Iterable[Row]) -> dict[str, int
 def write_report(folder: Path, report: DataReport, bad: Iterable[BadRow]) -> None:
     """report.json and quarantine.jsonl."""
     (folder / "report.json").write_text(canonical_json(report) + "\n", encoding="utf-8")
-    with (folder / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+    write_quarantine(folder / "quarantine.jsonl", bad)
+
+
+def write_quarantine(path: Path, bad: Iterable[BadRow]) -> None:
+    """One line per bad row: file, line, reason, excerpt."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(canonical_json(row) + "\n" for row in bad)

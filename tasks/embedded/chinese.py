@@ -88,8 +88,18 @@ _CORPUS = CorpusStyle(
     separators=("；", "，", "、"),
     topics=(_PLACES, _PLACES, _GOODS),
     question=("笔记：{notes}\n问：{key}？\n答：|{value}。", "{notes}\n{key}是什么？是|{value}。"),
-    review=("{review}总之是|{label}。", "评论：{review}\n结论：|{label}", "{label}：|{review}", "{review}\n这是|{label}。"),
-    echo=("请说{thing}。|{thing}。", "{thing}-|{thing}", "跟我说：{thing}。很好：|{thing}。", "先{thing}，再|{thing}。"),
+    review=(
+        "{review}总之是|{label}。",
+        "评论：{review}\n结论：|{label}",
+        "{label}：|{review}",
+        "{review}\n这是|{label}。",
+    ),
+    echo=(
+        "请说{thing}。|{thing}。",
+        "{thing}-|{thing}",
+        "跟我说：{thing}。很好：|{thing}。",
+        "先{thing}，再|{thing}。",
+    ),
     prose=(
         "{person}{act}{place}，带着{quality}{thing}。",
         "这是{quality}{time}。",

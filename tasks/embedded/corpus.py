@@ -39,9 +39,7 @@ def probe_text(split: Split = "test") -> str:
     The sentences are of the kind that pretraining saw; the paragraphs are other ones for each split.
     """
     draws = Draws(f"probe/{split}")
-    paragraphs = (
-        _prose(CHINESE if draws.chance(_CHINESE_SHARE) else ENGLISH, draws) for _ in range(_PROBE_PARAGRAPHS)
-    )
+    paragraphs = (_prose(CHINESE if draws.chance(_CHINESE_SHARE) else ENGLISH, draws) for _ in range(_PROBE_PARAGRAPHS))
     return "".join(f"{paragraph}\n" for paragraph in paragraphs)
 
 

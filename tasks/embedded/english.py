@@ -109,7 +109,12 @@ _GOODS = Topic(
 )
 
 _CORPUS = CorpusStyle(
-    notes=("Notes: {notes}\nText:| {text}", "{notes}\nIn words:| {text}", "Facts: {notes}.| {text}", "{notes}\n|{text}"),
+    notes=(
+        "Notes: {notes}\nText:| {text}",
+        "{notes}\nIn words:| {text}",
+        "Facts: {notes}.| {text}",
+        "{notes}\n|{text}",
+    ),
     note=("{key}: {value}", "{key} = {value}", "{key} is {value}", "{key} - {value}"),
     separators=("; ", ", ", " / "),
     topics=(_PLACES, _PLACES, _PERSONS, _GOODS),

@@ -17,9 +17,7 @@ def names_of(language: Language, split: Split) -> tuple[str, ...]:
 
 
 @cache
-def _split_names(
-    code: str, first: tuple[str, ...], second: tuple[str, ...], gap: str
-) -> dict[Split, tuple[str, ...]]:
+def _split_names(code: str, first: tuple[str, ...], second: tuple[str, ...], gap: str) -> dict[Split, tuple[str, ...]]:
     pairs = (f"{one}{gap}{other}" for one in first for other in second)
     names = Draws(f"names/{code}").shuffled(list(pairs))
     return {

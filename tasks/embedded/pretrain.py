@@ -110,7 +110,8 @@ def _learn_text(model: LlamaForCausalLM, rows: Packed, budget: PretrainBudget, r
         picked = torch.arange(step * budget.text_batch, (step + 1) * budget.text_batch) % len(rows.tokens)
         _set_rate(optimizer, budget.text_learning_rate * _schedule(step, budget.text_steps))
         copied, labels = _repeated(
-            model.config.vocab_size, budget.kept_copies * budget.text_length // budget.copy_length, budget.copy_length)
+            model.config.vocab_size, budget.kept_copies * budget.text_length // budget.copy_length, budget.copy_length
+        )
         copied, labels = copied.view(-1, budget.text_length), labels.view(-1, budget.text_length)
         tokens = torch.cat([rows.tokens[picked], copied])
         loss = _step(model, optimizer, tokens, torch.cat([rows.labels[picked], labels]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tasks.data.settings import DataSettings
 from tasks.data.values import PreparedData, TokenizedData
-from tasks.evaluation.evaluate import EvaluationJob
 from tasks.evaluation.settings import EvaluationSettings
+from tasks.evaluation.values import EvaluationJob
 from tasks.foundation.values import Value
 from tasks.methods import Candidate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from functools import cache
 from typing import TypeVar
@@ -19,12 +20,15 @@ def modules_of(package: str) -> tuple[str, ...]:
 
 
 def discover(package: str, base: type[T]) -> tuple[type[T], ...]:
-    """Every concrete class below `base` that a module of the package defines, sorted by module and name."""
+    """Every public concrete class below `base` that a module of the package defines, sorted by module and name."""
     found: list[type[T]] = []
     for name in modules_of(package):
-        module = importlib.import_module(name)
-        for _, thing in sorted(vars(module).items()):
-            if isinstance(thing, type) and issubclass(thing, base) and thing.__module__ == name:
-                if not thing.__name__.startswith("_") and thing is not base:
-                    found.append(thing)
+        things = vars(importlib.import_module(name))
+        own = [things[key] for key in sorted(things) if _is_defined_here(things[key], key, name)]
+        found += [thing for thing in own if issubclass(thing, base) and not inspect.isabstract(thing)]
     return tuple(found)
+
+
+def _is_defined_here(thing: object, key: str, module: str) -> bool:
+    """True for a public class under its own name, not for an imported one or a second name of the same."""
+    return isinstance(thing, type) and thing.__module__ == module and thing.__name__ == key and not key.startswith("_")

@@ -5,9 +5,14 @@ The codes are a public contract: schedulers and scripts branch on them.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 from tasks.foundation.values import Value
+
+_GO_ON = "Run it again to go on from the last checkpoint"
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No space, no quota, or a limit on the size of files."""
 
 
 class TunelineError(Exception):
@@ -120,10 +125,6 @@ class CancelledRunError(TunelineError):
     exit_code = 143
 
 
-def _causes() -> dict[str, type[TunelineError]]:
-    return {cause.__name__: cause for cause in TunelineError.__subclasses__()}
-
-
 class ErrorRecord(Value):
     """An error as it crosses a process boundary or rests in a file."""
 
@@ -138,18 +139,54 @@ class ErrorRecord(Value):
     @classmethod
     def of(cls, error: BaseException) -> ErrorRecord:
         """Record any exception; one that tuneline did not foresee keeps its class name and exit code 1."""
-        if isinstance(error, TunelineError):
-            return cls(
-                cause=type(error).__name__,
-                what=error.what,
-                where=error.where,
-                allowed=error.allowed,
-                fix=error.fix,
-                exit_code=error.exit_code,
-            )
-        return cls(cause=type(error).__name__, what=f"{type(error).__name__}: {error}", exit_code=1)
+        known = error if isinstance(error, TunelineError) else interruption(error) or shortage(error)
+        if known is None:
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return cls(cause=type(error).__name__, what=_printable(said), exit_code=TunelineError.exit_code)
+        return cls(
+            cause=type(known).__name__,
+            what=_printable(known.what),
+            where=_printable(known.where),
+            allowed=_printable(known.allowed),
+            fix=_printable(known.fix),
+            exit_code=known.exit_code,
+        )
 
     def error(self) -> TunelineError:
-        """The exception that this record describes, ready to be raised."""
-        cause = _causes().get(self.cause, TunelineError)
+        """The exception that this record describes, ready to be raised; its class is the one of the exit code."""
+        cause = _causes().get(self.exit_code, TunelineError)
         return cause(self.what, where=self.where, allowed=self.allowed, fix=self.fix)
+
+
+def interruption(error: BaseException) -> TunelineError | None:
+    """The cause of what ends a program from outside (Ctrl-C, SIGTERM, a cancelled flow); None for an `Exception`."""
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRunError("interrupted", fix=_GO_ON)
+    return None if isinstance(error, Exception) else CancelledRunError("the run was cancelled", fix=_GO_ON)
+
+
+def shortage(error: BaseException) -> ResourceError | None:
+    """The cause of what Python, the system or a library raises when disk or memory run out; None for anything else."""
+    if isinstance(error, TunelineError):
+        return None
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    if number in _DISK_FULL or "No space left on device" in text:
+        where = str(getattr(error, "filename", None) or "")
+        return ResourceError("the disk is full", where=where, fix="Free some space and run it again")
+    exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if exhausted or number == errno.ENOMEM or "can't allocate memory" in text:
+        first_line = text.partition("\n")[0] or type(error).__name__
+        return ResourceError(f"out of memory: {first_line}", fix="Lower the batch size or distributed.parallel_cells")
+    return None
+
+
+def _causes() -> dict[int, type[TunelineError]]:
+    """Exit code -> cause; a subclass that some noun adds shares the code of the cause that it refines."""
+    here = (cause for cause in TunelineError.__subclasses__() if cause.__module__ == __name__)
+    return {cause.exit_code: cause for cause in here}
+
+
+def _printable(text: str) -> str:
+    """Lone surrogates (file names that are no UTF-8) spelled out: JSON and terminals do not take them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

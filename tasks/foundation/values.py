@@ -1,4 +1,4 @@
-"""The two bases of everything that crosses a boundary: values and settings. Both are frozen and refuse unknown fields."""
+"""The two bases of what crosses a boundary: values and settings. Both are frozen and refuse unknown fields."""
 
 from __future__ import annotations
 

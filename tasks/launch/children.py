@@ -1,129 +1,100 @@
-"""Child processes for merging and evaluating: they import torch once, serve many cells, and take their memory with them."""
+"""Child processes for merging, evaluating and registering. A death takes one call with it, not its neighbours'."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
-from tasks.foundation.errors import ErrorRecord, ResourceError, TunelineError
-from tasks.launch.environment import QUIET
-from tasks.launch.guard import end_with_parent
+from tasks.foundation.errors import CancelledRunError
+from tasks.launch.child import Call, Child, OnProgress
+from tasks.launch.slots import held_devices
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OnProgress = Callable[[int, int, float | None], None]
-"""Called with units done, units in all, and a loss where there is one."""
-
-_LOOK_SECONDS = 0.3
-
 
 class Children:
-    """A pool of spawned processes that is replaced when one of them was killed."""
+    """At most `count` calls at a time, each in a process of its own; a process serves many calls, one after another."""
 
     def __init__(self, count: int, log: Path) -> None:
         """`log`: file that gets whatever the children print, appended."""
         self._count = count
         self._log = log
-        self._busy = 0
-        self._lock = threading.Lock()
-        self._pool = self._new_pool()
+        self._changed = threading.Condition()
+        self._idle: list[Child] = []
+        self._busy: list[Child] = []
+        self._closed = False
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a module-level function in a child and wait.
 
         Raises:
-            TunelineError: as the function raised it, or ResourceError where the child was killed.
+            TunelineError: as the function raised it, ResourceError where the child was killed, CancelledRunError where
+                the flow ended meanwhile.
         """
-        return self._result(function.__name__, lambda pool: pool.submit(_guarded, function, args, kwargs), lambda: None)
+        return cast(T, self._run(Call(function, args, kwargs, reports=False), None))
 
     def run_reporting(self, function: Callable[..., T], on_progress: OnProgress, *args: object) -> T:
         """Like `run`; the function gets one more argument, `report(done, total, loss)`, which reaches `on_progress`."""
-        with tempfile.TemporaryDirectory(prefix="tuneline-") as folder:
-            path = Path(folder) / "progress.json"
+        return cast(T, self._run(Call(function, args, {}, reports=True), on_progress))
 
-            def look() -> None:
-                if path.exists():
-                    on_progress(*json.loads(path.read_text(encoding="utf-8")))
-
-            return self._result(
-                function.__name__, lambda pool: pool.submit(_guarded, _reporting, (function, args, path), {}), look
-            )
-
-    def _result(
-        self, name: str, submit: Callable[[ProcessPoolExecutor], Future[T | ErrorRecord]], look: Callable[[], None]
-    ) -> T:
-        pool = self._pool
-        with self._lock:
-            self._busy += 1
+    def _run(self, call: Call, on_progress: OnProgress | None) -> object:
+        child = self._take()
         try:
-            future = submit(pool)
-            while not wait([future], timeout=_LOOK_SECONDS).done:
-                look()
-            outcome = future.result()
-        except BrokenProcessPool:
-            self._replace(pool)
-            raise ResourceError(
-                f"the process that ran {name} was killed, most likely for lack of memory",
-                fix="Lower evaluation.batch_size or distributed.parallel_cells",
-            ) from None
+            return child.run(call, on_progress)
+        except Exception as error:
+            if self._closed:
+                raise _cancelled() from error
+            raise
         finally:
-            with self._lock:
-                self._busy -= 1
-        if isinstance(outcome, ErrorRecord):
-            raise outcome.error()
-        return outcome
+            self._give_back(child)
+
+    def _take(self) -> Child:
+        """A free child that sees the caller's accelerators, or a new one."""
+        devices = held_devices()
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._busy) < self._count)
+            if self._closed:
+                raise _cancelled()
+            self._idle = [child for child in self._idle if child.usable]
+            child = next((child for child in self._idle if child.devices == devices), None)
+            if child is None:
+                child = Child(self._log, devices)
+            else:
+                self._idle.remove(child)
+            self._busy.append(child)
+            return child
+
+    def _give_back(self, child: Child) -> None:
+        """Keep a child for the next call, unless it is dead, in the middle of one, or no longer wanted."""
+        with self._changed:
+            self._busy.remove(child)
+            keep = child.usable and not self._closed
+            if keep:
+                self._idle.append(child)
+            self._changed.notify()
+        if not keep:
+            child.kill()
 
     def close(self) -> None:
         """End all children: idle ones in order, busy ones (the flow was cancelled) at once."""
-        if self._busy:
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._count, multiprocessing.get_context("spawn"), initializer=_start_child, initargs=(self._log,))
-
-    def _replace(self, broken: ProcessPoolExecutor) -> None:
-        with self._lock:
-            if self._pool is broken:
-                self._pool = self._new_pool()
+        with self._changed:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            busy = list(self._busy)
+            self._changed.notify_all()
+        for child in busy:
+            child.kill()
+        for child in idle:
+            child.end()
 
 
-def _start_child(log: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-    os.environ |= QUIET
-    with log.open("ab") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-
-
-def _reporting(function: Callable[..., T], args: tuple[object, ...], path: Path) -> T:
-    def report(done: int, total: int, loss: float | None = None) -> None:
-        staged = path.with_suffix(".staged")
-        staged.write_text(json.dumps([done, total, loss]), encoding="utf-8")
-        staged.replace(path)
-
-    return function(*args, report)
-
-
-def _guarded(function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T | ErrorRecord:
-    try:
-        return function(*args, **kwargs)
-    except TunelineError as error:
-        return ErrorRecord.of(error)
+def _cancelled() -> CancelledRunError:
+    return CancelledRunError("the run was cancelled", fix="Run it again to go on from the last checkpoint")
 
 
 _current: ContextVar[Children] = ContextVar("tasks.launch.children")
@@ -150,4 +121,6 @@ def run_in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 def run_in_child_reporting(function: Callable[..., T], on_progress: OnProgress, *args: object) -> T:
     """Run a function whose last argument is `report(done, total, loss)` in the current flow's pool, or right here."""
     pool = _current.get(None)
-    return pool.run_reporting(function, on_progress, *args) if pool else function(*args, on_progress)
+    if pool:
+        return pool.run_reporting(function, on_progress, *args)
+    return function(*args, lambda done, total, loss=None: on_progress(done, total, loss))

@@ -12,7 +12,8 @@ QUIET = {
 }
 """No network, no threads behind our back, no progress bars in log files."""
 
-_SECRET_MARKS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "AUTH_STRING", "CREDENTIAL", "PRIVATE_KEY")
+_SECRET_MARKS = ("TOKEN", "SECRET", "PASSW", "PASSPHRASE", "CREDENTIAL", "AUTH", "_KEY", "_PWD", "COOKIE", "HEADERS")
+"""What the names of variables that hold secrets have in common; to lose one more variable does no harm."""
 
 
 def rank_environment(environment: dict[str, str], job: GangJob) -> dict[str, str]:

@@ -25,13 +25,18 @@ class Gangs:
 
     @contextmanager
     def running(self, gang: Gang) -> Iterator[None]:
-        """Hold a gang; whatever is raised inside, no rank is alive afterwards."""
+        """Hold a gang; whatever is raised inside, or happened to its agent, no rank is alive afterwards.
+
+        Raises:
+            CancelledRunError: the flow was cancelled while the gang was being started.
+        """
         with self._lock:
             self._running.append(gang)
         try:
+            self.check()
             yield
         finally:
-            if gang.poll() is None:
+            if gang.poll() != 0:
                 gang.cancel(GRACE_SECONDS)
             with self._lock:
                 self._running.remove(gang)

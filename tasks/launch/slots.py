@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from tasks.foundation.errors import ResourceError
+from tasks.foundation.errors import CancelledRunError, ResourceError
 from tasks.launch.settings import DistributedSettings
 
 Devices = tuple[str, ...]
@@ -20,12 +21,14 @@ def accelerators() -> Devices:
     """Ids of the accelerators that this process may use, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return tuple(device for device in visible.split(",") if device not in ("", "-1"))
+        named = [device.strip() for device in visible.split(",")]
+        return tuple(itertools.takewhile(lambda device: device not in ("", "-1"), named))  # CUDA stops there as well
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(str(index) for index, line in enumerate(listed.splitlines()) if line.startswith("GPU "))
+    gpus = (line for line in listed.splitlines() if line.startswith("GPU "))
+    return tuple(str(index) for index, _ in enumerate(gpus))
 
 
 class Slots:
@@ -34,20 +37,43 @@ class Slots:
     def __init__(self, groups: tuple[Devices, ...]) -> None:
         self._free = list(groups)
         self._changed = threading.Condition()
+        self._closed = False
         self.count = len(groups)
 
     @contextmanager
     def hold(self) -> Iterator[Devices]:
-        """Wait for a free slot and keep it."""
+        """Wait for a free slot and keep it; child processes that are started meanwhile see its accelerators only.
+
+        Raises:
+            CancelledRunError: the flow ended while this was waiting.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._free))
+            self._changed.wait_for(lambda: self._closed or bool(self._free))
+            if self._closed:
+                raise CancelledRunError("the run was cancelled before a slot was free", fix="Run it again")
             group = self._free.pop(0)
+        token = _held.set(group)
         try:
             yield group
         finally:
+            _held.reset(token)
             with self._changed:
                 self._free.append(group)
                 self._changed.notify()
+
+    def close(self) -> None:
+        """Give no slot away any more, and send those away who wait for one."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+_held: ContextVar[Devices] = ContextVar("tasks.launch.slots.held", default=())
+
+
+def held_devices() -> Devices:
+    """The accelerators of the slot that the caller holds; empty on CPU, and for a step that holds none."""
+    return _held.get()
 
 
 def slots_for(settings: DistributedSettings, devices: Devices, cores: int) -> Slots:
@@ -79,6 +105,7 @@ def sharing(slots: Slots) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+        slots.close()
 
 
 def current_slots() -> Slots:

@@ -9,7 +9,6 @@ from pathlib import Path
 from tasks.artifacts import Artifact
 from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
 from tasks.foundation.errors import ConfigError
-from tasks.merging.proof import prove
 from tasks.merging.settings import MergeSettings
 from tasks.merging.values import MergeProof
 from tasks.methods import Candidate, parse_method
@@ -51,6 +50,8 @@ def merge(candidate: Candidate, tokens: Artifact, settings: MergeSettings, folde
         IntegrityError: the merged model's logits differ by more than the tolerance.
         ModelError: the base's files do not hold the adapted layers by name.
     """
+    from tasks.merging.proof import prove  # imports torch: only the child process that merges needs it
+
     output = folder / MODEL_FOLDER
     write_merged(candidate, settings, output)
     proof = prove(candidate, tokens, settings, output)

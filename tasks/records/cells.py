@@ -12,7 +12,7 @@ SUITE = "heldout"
 
 
 def record_training(trained: TrainedCell, ref: RunRef) -> None:
-    """Results as `train/…`, cost as `perf/…`, sizes as `peft/…`; the adapter itself, not whole models, as an artifact."""
+    """Results as `train/…`, cost as `perf/…`, sizes as `peft/…`; an adapter, not a whole model, as an artifact."""
     if trained.result is None or trained.cost is None:
         return
     run = Run(ref)
@@ -41,7 +41,9 @@ def record_training(trained: TrainedCell, ref: RunRef) -> None:
 def record_merge(merged: MergedCell, ref: RunRef) -> None:
     """What became of the adapter, with the proof in numbers."""
     run = Run(ref)
-    run.set_tags({"tuneline.merge": merged.outcome} | ({"tuneline.merge_reason": merged.reason} if merged.reason else {}))
+    run.set_tags(
+        {"tuneline.merge": merged.outcome} | ({"tuneline.merge_reason": merged.reason} if merged.reason else {})
+    )
     if merged.proof:
         run.log_metrics(
             {

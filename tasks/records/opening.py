@@ -39,7 +39,8 @@ def describe_run(ref: RunRef, shared: Context) -> None:
     run.log_text(canonical_json(shared.settings), "configuration/experiment.json")
     run.log_text(environment(), "configuration/environment.txt")
     run.log_text(shared.code.model_dump_json(indent=2), "configuration/code.json")
-    run.set_tags({"tuneline.code": shared.code.label} | ({"tuneline.prefect": shared.flow_run_url} if shared.flow_run_url else {}))
+    tags = {"tuneline.code": shared.code.label, "tuneline.prefect": shared.flow_run_url}
+    run.set_tags({name: text for name, text in tags.items() if text})
 
 
 def describe_cell(cell: Cell, ref: RunRef, shared: Context) -> None:
@@ -63,5 +64,6 @@ def describe_cell(cell: Cell, ref: RunRef, shared: Context) -> None:
 
 def environment() -> str:
     """Interpreter, platform and every installed distribution, as pip would pin it."""
-    pins = sorted({f"{dist.metadata['Name']}=={dist.version}" for dist in metadata.distributions()}, key=str.lower)
+    named = {str(dist.metadata["Name"]): dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    pins = sorted((f"{name}=={version}" for name, version in named.items()), key=str.lower)
     return "\n".join([f"# python {sys.version.split()[0]} on {platform.platform()}", *pins, ""])

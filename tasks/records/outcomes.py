@@ -47,12 +47,14 @@ def _row(outcome: CellOutcome, base_probe_loss: float | None) -> ComparisonRow:
         reason = str(outcome.error.error()) if outcome.error else "it did not run"
         return ComparisonRow(status="failed", reason=reason, **identity)
     scores = outcome.evaluated.scores
-    both = base_probe_loss is not None and scores.probe_loss is not None and cell.trains
+    forgetting = None
+    if base_probe_loss is not None and scores.probe_loss is not None and cell.trains:
+        forgetting = scores.probe_loss - base_probe_loss
     return ComparisonRow(
         status="cached" if outcome.cached else "done",
         metrics=scores.metrics,
         rows_digest=scores.rows_digest,
-        forgetting=scores.probe_loss - base_probe_loss if both else None,
+        forgetting=forgetting,
         merge=outcome.merged.outcome if outcome.merged and cell.trains else "-",
         **_costs(outcome.trained),
         **identity,

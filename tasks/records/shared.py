@@ -36,8 +36,10 @@ def record_comparison(comparison: Comparison, folder: Path, ref: RunRef) -> None
     run = Run(ref)
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         run.log_artifact(path, "comparison")
-    run.log_table([row.model_dump(mode="json", exclude={"metrics", "delta"}) | row.metrics for row in comparison.rows],
-                  "comparison/table.json")
+    run.log_table(
+        [row.model_dump(mode="json", exclude={"metrics", "delta"}) | row.metrics for row in comparison.rows],
+        "comparison/table.json",
+    )
     run.set_tags({"tuneline.winner": comparison.winner or "none", "tuneline.metric": comparison.metric})
 
 

@@ -13,7 +13,7 @@ from tasks.foundation.errors import ModelError
 log = logging.getLogger(__name__)
 
 _STEPS = 3
-"""LoRA's A gets its first gradient only after B has moved, and a warm-up starts at rate 0: three steps see all of it."""
+"""LoRA's A gets a gradient only after B has moved, and a warm-up starts at rate 0: three steps see all of it."""
 
 
 class ParameterAudit(TrainerCallback):  # type: ignore[misc]

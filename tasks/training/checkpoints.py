@@ -97,5 +97,3 @@ def identity_difference(theirs: dict[str, str], ours: dict[str, str]) -> str:
     names = sorted(theirs.keys() | ours.keys())
     changed = [name for name in names if theirs.get(name) != ours.get(name)]
     return ", ".join(f"{name} {theirs.get(name, '(absent)')} -> {ours.get(name, '(absent)')}" for name in changed)
-
-

@@ -16,7 +16,11 @@ _CODE = ("tasks.training.trainer", "tasks.training.order", "tasks.training.worke
 
 
 def cell_facts(
-    base: BaseModel, tokens: Artifact, method: dict[str, Any], training: TrainingSettings, seed_and_ranks: tuple[int, int]
+    base: BaseModel,
+    tokens: Artifact,
+    method: dict[str, Any],
+    training: TrainingSettings,
+    seed_and_ranks: tuple[int, int],
 ) -> dict[str, str]:
     """Flat facts, name -> canonical JSON: the same facts, the same trained bytes.
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Sampler
 
 _GROUPS_PER_POOL = 50
-"""Batches that are sorted by length together: enough to save padding, few enough to stay random (as in transformers)."""
+"""Batches that are sorted by length together: enough to save padding, few enough to stay random."""
 
 
 class RowOrder(Sampler[int]):  # type: ignore[misc]

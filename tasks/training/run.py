@@ -118,7 +118,9 @@ def check_output(output: Path) -> None:
     try:
         result = TrainResult.model_validate_json((output / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        raise IntegrityError(f"the worker left no valid result.json ({type(error).__name__})", where=str(output)) from error
+        raise IntegrityError(
+            f"the worker left no valid result.json ({type(error).__name__})", where=str(output)
+        ) from error
     folder = _weights_folder(output)
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     if not names or digest_tree(folder, names) != result.weights_digest:
@@ -136,7 +138,9 @@ def clean_up(work: Path) -> None:
 
 def untrained(cell: Cell) -> TrainedCell:
     """The base as it is, in the place of a trained cell."""
-    return TrainedCell(cell=cell, candidate=Candidate(label=cell.label, base=cell.base, method=cell.method, holds="nothing"))
+    return TrainedCell(
+        cell=cell, candidate=Candidate(label=cell.label, base=cell.base, method=cell.method, holds="nothing")
+    )
 
 
 def read_trained(cell: Cell, artifact: Artifact) -> TrainedCell:

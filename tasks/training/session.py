@@ -24,7 +24,7 @@ from tasks.training.arguments import training_arguments
 from tasks.training.audit import ParameterAudit
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.determinism import make_deterministic
-from tasks.training.recording import Recorder
+from tasks.training.recorder import Recorder
 from tasks.training.stopping import EarlyStopping, StopOnSignal, best_step, evaluations
 from tasks.training.trainer import TRAINABLE, CellTrainer, RowSets, load_trainable
 from tasks.training.values import Cell, TrainCost, TrainRequest, TrainResult
@@ -197,7 +197,7 @@ def _cost(trainer: CellTrainer, recorder: Recorder, resumed: int | None, seconds
 
 
 def peak_memory_bytes() -> int:
-    """Peak of allocated accelerator memory, or of this process' resident set (ru_maxrss is in KiB, on macOS in bytes)."""
+    """Peak of allocated accelerator memory, or of this process' resident set (ru_maxrss: KiB, on macOS bytes)."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
     """SIGTERM ends training with a checkpoint at the next step whose loss is logged. All ranks agree on the step.
 
-    Between two logged steps the running mean of the loss exists in memory only: a checkpoint there would bend the series.
+    Between two logged steps the mean of the loss exists in memory only: a checkpoint there would bend the series.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
 
 
 class EarlyStopping(TrainerCallback):  # type: ignore[misc]
-    """Stops after `patience` evaluations without a lower loss. It reads the state's history, so a resume changes nothing."""
+    """Stops after `patience` evaluations without a lower loss, read from the history: a resume changes nothing."""
 
     def __init__(self, patience: int) -> None:
         self._patience = patience

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +12,8 @@ from pydantic import ValidationError
 
 from tasks.foundation.digests import digest_text
 from tasks.foundation.values import Value
+
+log = logging.getLogger(__name__)
 
 Phase = Literal["waiting", "prepare", "train", "merge", "evaluate", "compare", "register", "done", "failed"]
 
@@ -39,14 +44,17 @@ class Board:
         """Forget the states of an earlier run."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.glob("*.json"):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def show(self, state: CellState) -> None:
-        """Replace the cell's state atomically. Progress is a courtesy: no fsync."""
+        """Replace the cell's state atomically. Progress is a courtesy: no fsync, and no step fails for want of it."""
         path = self._folder / f"{digest_text(state.label)[:16]}.json"
-        staged = path.with_suffix(".staged")
-        staged.write_text(state.model_dump_json(), encoding="utf-8")
-        staged.replace(path)
+        staged = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        try:
+            staged.write_text(state.model_dump_json(), encoding="utf-8")
+            staged.replace(path)
+        except OSError as error:
+            log.warning("the progress of %s cannot be shown: %s", state.label, error)
 
 
 def read_board(folder: Path) -> list[CellState]:
@@ -54,7 +62,7 @@ def read_board(folder: Path) -> list[CellState]:
     states = []
     for path in sorted(folder.glob("*.json")):
         try:
-            states.append(CellState.model_validate_json(path.read_text(encoding="utf-8")))
+            states.append(CellState.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError):
             continue
     return sorted(states, key=lambda state: (state.position, state.label))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError, TunelineError
 from tasks.launch.slots import Devices, current_slots
 from tasks.tracking import Run
 from tasks.workspace.board import Board, CellState, Phase
+from tasks.workspace.steps import current_steps
 from tasks.workspace.values import Place
+
+log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -26,7 +30,9 @@ class Reporter:
         """Units of the step so far; without an estimate the time left is extrapolated from the time taken."""
         if seconds_left is None and done:
             seconds_left = (time.monotonic() - self._started) / done * (total - done)
-        self.show(CellState(label=self._place.label, phase=self._phase, done=done, total=total, loss=loss), seconds_left)
+        self.show(
+            CellState(label=self._place.label, phase=self._phase, done=done, total=total, loss=loss), seconds_left
+        )
 
     def show(self, state: CellState, seconds_left: float | None = None) -> None:
         """Put a state on the board, at this cell's place."""
@@ -38,12 +44,13 @@ class Reporter:
 def reporting(place: Place, phase: Phase) -> Iterator[Reporter]:
     """Show the step while it runs; whatever is raised inside is recorded on board and run, and raised on."""
     reporter = Reporter(place, phase)
-    try:
-        reporter.show(CellState(label=place.label, phase=phase))
-        yield reporter
-    except BaseException as error:
-        close_failed(place, error)
-        raise
+    with current_steps().one():
+        try:
+            reporter.show(CellState(label=place.label, phase=phase))
+            yield reporter
+        except BaseException as error:
+            close_failed(place, error)
+            raise
 
 
 @contextmanager
@@ -57,13 +64,14 @@ def working(place: Place, phase: Phase) -> Iterator[Reporter]:
 
 def close_failed(place: Place, error: BaseException) -> None:
     """End the cell's run with the status that fits the cause, and say the cause on the board."""
-    killed = isinstance(error, CancelledRunError | InterruptedRunError | KeyboardInterrupt | SystemExit)
     record = ErrorRecord.of(error)
-    reason = str(record.error())
+    cause = record.error()
+    killed = isinstance(cause, CancelledRunError | InterruptedRunError)
+    log.error("%s: %s", place.label, cause, exc_info=None if isinstance(error, TunelineError) else error)
     run = Run(place.run)
-    run.set_tags({"tuneline.error": reason, "tuneline.exit_code": str(record.exit_code)})
+    run.set_tags({"tuneline.error": str(cause), "tuneline.exit_code": str(record.exit_code)})
     run.finish("KILLED" if killed else "FAILED")
-    state = CellState(label=place.label, phase="failed", position=place.position, detail=reason)
+    state = CellState(label=place.label, phase="failed", position=place.position, detail=str(cause))
     Board(place.board).show(state)
 
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tasks.foundation.values import Value
 from tasks.launch.children import children
 from tasks.launch.gangs import gangs
 from tasks.launch.settings import DistributedSettings
-from tasks.launch.slots import accelerators, sharing, slots_for
+from tasks.launch.slots import Slots, accelerators, sharing, slots_for
 from tasks.tracking import Run, RunRef, create_run
 from tasks.tracking.settings import TrackingSettings
 from tasks.tracking.shipper import Shipper
 from tasks.workspace.board import Board, CellState
 from tasks.workspace.reporting import close_failed
+from tasks.workspace.steps import counting
 from tasks.workspace.values import Place, Workspace
+
+log = logging.getLogger(__name__)
 
 SHARED = "data and base"
 """Label of the steps that all cells share."""
+
+_QUIET_SECONDS = 8.0
+"""How long the steps of a cancelled flow get to record their end, once their processes are gone."""
 
 
 class Opening(Value):
@@ -57,7 +65,7 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
     """Open the record, the slots and the child processes; end ranks and children first, the record last."""
     board = workspace.report(opening.name) / "progress"
     Board(board).clear()
-    slots = slots_for(opening.distributed, accelerators(), os.cpu_count() or 1)
+    slots = slots_for(opening.distributed, accelerators(), _cores())
     with Shipper(opening.tracking, workspace.spool, workspace.mlflow_artifacts) as shipper:
         run = create_run(
             workspace.spool,
@@ -68,7 +76,7 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
         place = Place(workspace=workspace, board=board, label=SHARED, position=0, run=run)
         held = Session(place, shipper, opening.tracking.flush_seconds)
         try:
-            with sharing(slots), children(slots.count, workspace.report(opening.name) / "children.log"), gangs():
+            with _processes(slots, workspace.report(opening.name) / "children.log"):
                 yield held
         except BaseException as error:
             close_failed(place, error)
@@ -78,3 +86,20 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
             Board(board).show(CellState(label=SHARED, phase="done"))
         finally:
             held.flush()
+
+
+@contextmanager
+def _processes(slots: Slots, children_log: Path) -> Iterator[None]:
+    """Slots, child processes and ranks; at the end none of them is there, and every step has closed its run."""
+    with counting() as steps:
+        try:
+            with sharing(slots), children(slots.count, children_log), gangs():
+                yield
+        finally:
+            if not steps.wait(_QUIET_SECONDS):
+                log.warning("a step has not ended within %.0f s; its run is closed at the next start", _QUIET_SECONDS)
+
+
+def _cores() -> int:
+    """The cores that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tasks.artifacts import ArtifactStore
 from tasks.foundation.values import Value
+from tasks.launch.gangs import current_gangs
 from tasks.tracking.values import RunRef
 
 
@@ -16,8 +17,8 @@ class Workspace(Value):
 
     @property
     def store(self) -> ArtifactStore:
-        """Committed outputs of steps, by content key."""
-        return ArtifactStore(self.runs / "artifacts")
+        """Committed outputs of steps, by content key. Waiting for another's output ends when the flow is cancelled."""
+        return ArtifactStore(self.runs / "artifacts", while_waiting=current_gangs().check)
 
     @property
     def work(self) -> Path:

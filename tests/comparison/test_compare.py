@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tasks.comparison import compare
@@ -75,3 +77,10 @@ def test_two_cells_with_one_label_are_refused() -> None:
 def test_a_deciding_metric_that_is_not_measured_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(ConfigError, match=r"'chrf'.*Allowed: loss, bleu"):
         compare("c", five_rows(), [LOSS, BLEU], "chrf", DIGEST)
+
+
+def test_a_comparison_with_a_score_that_is_no_number_survives_its_json() -> None:
+    comparison = five_cells()
+    again = type(comparison).model_validate_json(comparison.model_dump_json())
+    assert [str(each) for each in again.rows] == [str(each) for each in comparison.rows]
+    assert math.isnan(again.rows[3].metrics["loss"])

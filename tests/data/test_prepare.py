@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.data.prepare import prepare_key
+from tasks.data.prepare import prepare, prepare_key
 from tasks.data.rows import read_eval_rows, read_rows
 from tasks.data.settings import DataSettings, DataSource
 from tasks.data.values import PreparedData
@@ -222,3 +222,13 @@ def test_all_real_rows_hold_547_prompts_and_151_duplicates(tmp_path: Path) -> No
     rows = read_eval_rows(found.artifact.path / "eval.jsonl")
     assert (found.report.read_rows, found.report.duplicate_rows, len(rows)) == (4673, 151, 4521)
     assert len({row.prompt for row in rows}) == 547
+
+
+def test_too_many_bad_rows_leave_all_of_them_in_the_quarantine_file(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\nnot json\n', encoding="utf-8")
+    folder, kept = tmp_path / "folder", tmp_path / "kept.jsonl"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"2 of 3 rows are bad.*all are in .*kept\.jsonl"):
+        prepare(DataSettings(train=str(source)), folder, kept)
+    assert [json.loads(line)["line"] for line in kept.read_text().splitlines()] == [2, 3]

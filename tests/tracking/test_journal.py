@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,18 @@ def test_a_full_disk_leaves_the_journal_as_it_was_and_says_so(ref: RunRef) -> No
         signal.signal(signal.SIGXFSZ, ignored)
 
     assert ref.journal.read_bytes() == before
+
+
+def test_an_append_waits_for_whoever_reads_or_repairs_the_journal(ref: RunRef) -> None:
+    with ref.journal.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        writer = threading.Thread(target=append, args=(ref.journal, [tag("next")]), kwargs={"durable": False})
+        writer.start()
+        writer.join(0.2)
+        assert count_lines(ref.journal, 0) == 1
+    writer.join()
+
+    assert count_lines(ref.journal, 0) == 2
 
 
 def test_writing_to_a_deleted_journal_fails_and_makes_no_new_one(ref: RunRef) -> None:

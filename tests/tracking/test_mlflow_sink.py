@@ -119,6 +119,11 @@ def test_every_call_may_be_repeated(sink: MlflowSink, client: MlflowClient, tmp_
     assert [file.path for file in client.list_artifacts(run.info.run_id, "folder")] == ["folder/a.txt"]
 
 
+def test_a_run_is_created_once_however_often_its_journal_asks(sink: MlflowSink) -> None:
+    assert sink.create_run(new_run("one")) == sink.create_run(new_run("one"))
+    assert sink.create_run(new_run("one")) != sink.create_run(new_run("two"))
+
+
 def test_a_param_conflict_is_refused_and_names_the_values(sink: MlflowSink) -> None:
     run_id = sink.create_run(new_run()).run_id
     sink.log_batch(run_id, Batch(params=(("seed", "0"),)))

@@ -12,8 +12,8 @@ from tasks.artifacts import Artifact
 from tasks.artifacts import manifest as manifest_module
 from tasks.foundation.errors import CancelledRunError, ConfigError, DivergenceError
 from tasks.models.values import BaseModel
-from tasks.training import recording
 from tasks.training.checkpoints import Checkpoints
+from tasks.training.recorder import Recorder
 from tasks.training.stopping import StopOnSignal
 from tasks.training.trainer import CellTrainer
 from tasks.training.values import TrainRequest, TrainResult
@@ -27,23 +27,33 @@ from tests.training.worlds import (
     trained,
 )
 
-METHODS = [LORA, {"kind": "full", "learning_rate": 1e-3}, {"kind": "prefix_tuning", "num_virtual_tokens": 4, "learning_rate": 1e-2},
-           {"kind": "p_tuning", "num_virtual_tokens": 4, "encoder_hidden_size": 16, "learning_rate": 1e-2}]
+METHODS = [
+    LORA,
+    {"kind": "full", "learning_rate": 1e-3},
+    {"kind": "prefix_tuning", "num_virtual_tokens": 4, "learning_rate": 1e-2},
+    {"kind": "p_tuning", "num_virtual_tokens": 4, "encoder_hidden_size": 16, "learning_rate": 1e-2},
+]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(base: BaseModel, tokens: Artifact, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainRequest, TrainResult]:
+def uninterrupted(
+    base: BaseModel, tokens: Artifact, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainRequest, TrainResult]:
     """LoRA with dropout, 8 steps, a checkpoint every 2."""
     request = request_in(tmp_path_factory.mktemp("whole"), toy_cell(base, tokens, LORA))
     return request, trained(request)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method["kind"])
-def test_the_same_cell_twice_gives_the_same_bytes(base: BaseModel, tokens: Artifact, tmp_path: Path, method: dict) -> None:
+def test_the_same_cell_twice_gives_the_same_bytes(
+    base: BaseModel, tokens: Artifact, tmp_path: Path, method: dict
+) -> None:
     cell = toy_cell(base, tokens, method)
     first, second = (trained(request_in(tmp_path / name, cell)) for name in ("a", "b"))
     assert first == second
-    assert first.weights_digest != trained(request_in(tmp_path / "c", cell.model_copy(update={"seed": 1}))).weights_digest
+    assert (
+        first.weights_digest != trained(request_in(tmp_path / "c", cell.model_copy(update={"seed": 1}))).weights_digest
+    )
 
 
 @pytest.mark.parametrize("killed_at", range(1, 9))
@@ -53,12 +63,12 @@ def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(
     whole, result = uninterrupted
     request = request_in(tmp_path, whole.cell)
 
-    def killing(self: recording.Recorder, args, state, control, **_) -> None:
+    def killing(self: Recorder, args, state, control, **_) -> None:
         if state.global_step == killed_at:
             kill_this_process()
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording.Recorder, "on_step_end", killing)
+        patch.setattr(Recorder, "on_step_end", killing)
         assert in_child(partial(trained, request)) == -9
     assert trained(request) == result
     assert loss_series(request) == loss_series(whole)
@@ -72,12 +82,12 @@ def test_every_method_resumes_with_all_it_needs(
     whole = trained(request_in(tmp_path / "whole", cell))
     request = request_in(tmp_path / "killed", cell)
 
-    def killing(self: recording.Recorder, args, state, control, **_) -> None:
+    def killing(self: Recorder, args, state, control, **_) -> None:
         if state.global_step == 5:
             kill_this_process()
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording.Recorder, "on_step_end", killing)
+        patch.setattr(Recorder, "on_step_end", killing)
         assert in_child(partial(trained, request)) == -9
     assert trained(request).weights_digest == whole.weights_digest
 
@@ -120,7 +130,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_ends_with_the_same_bytes
     assert loss_series(request) == loss_series(whole)
 
 
-def test_changed_settings_are_refused_with_a_diff(uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, base: BaseModel, tokens: Artifact) -> None:
+def test_changed_settings_are_refused_with_a_diff(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, base: BaseModel, tokens: Artifact
+) -> None:
     whole, _ = uninterrupted
     other = request_in(tmp_path, toy_cell(base, tokens, LORA | {"learning_rate": 2e-2}))
     shutil.copytree(whole.work, other.work, dirs_exist_ok=True)
@@ -130,7 +142,9 @@ def test_changed_settings_are_refused_with_a_diff(uninterrupted: tuple[TrainRequ
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped", "empty", "of another step"])
-@pytest.mark.parametrize("name", ["trainable.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+@pytest.mark.parametrize(
+    "name", ["trainable.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
 def test_a_damaged_checkpoint_is_never_used(
     uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, name: str, damage: str
 ) -> None:
@@ -145,7 +159,9 @@ def test_a_damaged_checkpoint_is_never_used(
     else:
         flipped = bytes([*content[:-1], content[-1] ^ 1])
         other = (checkpoints.path(before) / name).read_bytes()
-        victim.write_bytes({"truncated": content[:-7], "flipped": flipped, "empty": b"", "of another step": other}[damage])
+        victim.write_bytes(
+            {"truncated": content[:-7], "flipped": flipped, "empty": b"", "of another step": other}[damage]
+        )
         if victim.read_bytes() == content:
             pytest.skip("this file is the same at both steps")
     assert checkpoints.newest() == before
@@ -192,4 +208,3 @@ def test_a_run_killed_after_its_last_step_only_saves(
     shutil.copytree(whole.work, request.work, dirs_exist_ok=True)
     assert trained(request).weights_digest == result.weights_digest
     assert loss_series(request) == loss_series(whole)
-

@@ -37,14 +37,14 @@ def test_k_micro_batches_of_b_train_like_one_batch_of_kb_also_in_the_last_partia
 ) -> None:
     tokens = write_tokens(tmp_path / "tokens", rows=13)  # 4 + 4 + 4 + 1: the last window holds one row
     whole = QUICK.model_copy(update={"per_device_train_batch_size": 4})
-    split = whole.model_copy(
-        update={"per_device_train_batch_size": micro, "gradient_accumulation_steps": 4 // micro}
-    )
+    split = whole.model_copy(update={"per_device_train_batch_size": micro, "gradient_accumulation_steps": 4 // micro})
     for name, settings in (("whole", whole), ("split", split)):
         trained(request_in(tmp_path / name, toy_cell(base, tokens, FULL, settings)))
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "split")
     assert max((one[name] - other[name]).abs().max().item() for name in one) < 1e-6
-    series = [loss_series(request_in(tmp_path / name, toy_cell(base, tokens, FULL, whole))) for name in ("whole", "split")]
+    series = [
+        loss_series(request_in(tmp_path / name, toy_cell(base, tokens, FULL, whole))) for name in ("whole", "split")
+    ]
     assert series[0] == [(step, pytest.approx(loss, abs=1e-5)) for step, loss in series[1]]
 
 
@@ -140,8 +140,11 @@ def test_evaluation_runs_every_n_steps_and_the_best_weights_are_kept(
     settings = RISING.model_copy(update={"max_steps": 12, "eval_steps": 2, "keep_best": True, "save_total_limit": 1})
     request = request_in(tmp_path, toy_cell(base, tokens, LORA | {"learning_rate": 0.5}, settings))
     result = trained(request)
-    measured = {line.step: line.values["train/eval_loss"] for line in read_metrics(request.work / "metrics.jsonl")
-                if "train/eval_loss" in line.values}
+    measured = {
+        line.step: line.values["train/eval_loss"]
+        for line in read_metrics(request.work / "metrics.jsonl")
+        if "train/eval_loss" in line.values
+    }
     assert sorted(measured) == [2, 4, 6, 8, 10, 12]
     assert result.best_step == min(measured, key=lambda step: measured[step]) < 12
     assert result.eval_loss == measured[result.best_step]
@@ -153,8 +156,11 @@ def test_early_stopping_ends_after_patience_evaluations_without_a_better_loss(
     settings = RISING.model_copy(update={"max_steps": 40, "eval_steps": 2, "early_stopping_patience": 2})
     request = request_in(tmp_path, toy_cell(base, tokens, LORA | {"learning_rate": 0.5}, settings))
     result = trained(request)
-    losses = [line.values["train/eval_loss"] for line in read_metrics(request.work / "metrics.jsonl")
-              if "train/eval_loss" in line.values]
+    losses = [
+        line.values["train/eval_loss"]
+        for line in read_metrics(request.work / "metrics.jsonl")
+        if "train/eval_loss" in line.values
+    ]
     assert result.steps < 40
     assert losses.index(min(losses)) == len(losses) - 3
 
@@ -174,7 +180,9 @@ def test_batches_hold_rows_of_similar_length() -> None:
     def padding(group: int) -> int:
         order = row_order(lengths, group, seed=0, epoch=0)
         batches = [order[start : start + 8] for start in range(0, 400, 8)]
-        return sum(max(lengths[row] for row in batch) * len(batch) - sum(lengths[row] for row in batch) for batch in batches)
+        return sum(
+            max(lengths[row] for row in batch) * len(batch) - sum(lengths[row] for row in batch) for batch in batches
+        )
 
     assert padding(8) < padding(0) / 5
 

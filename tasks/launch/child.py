@@ -1,0 +1,166 @@
+"""One child process: it imports torch once, runs one function after another, and takes its memory with it."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, RankError, ResourceError, TunelineError
+from tasks.launch.environment import QUIET
+from tasks.launch.guard import end_with_parent
+from tasks.launch.slots import Devices
+
+log = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, int, float | None], None]
+"""Called with units done, units in all, and a loss where there is one."""
+
+_END_SECONDS = 5.0
+"""How long an idle child may take to end by itself."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a child is asked to do."""
+
+    function: Callable[..., object]
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    reports: bool
+    """The function gets one more argument, `report(done, total, loss)`."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    value: Any
+
+
+@dataclass(frozen=True)
+class _Progress:
+    done: int
+    total: int
+    loss: float | None
+
+
+class Child:
+    """The parent's end of a child. One thread calls it at a time; any thread may kill it."""
+
+    def __init__(self, log_file: Path, devices: Devices) -> None:
+        """`log_file` gets whatever the child prints, appended; `devices`: the accelerators it sees, all when empty."""
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._log_file = log_file
+        self._process = context.Process(target=_serve, args=(theirs, log_file, devices), name="tuneline-child")
+        self._process.start()
+        self._handle = psutil.Process(self._process.pid)
+        theirs.close()
+        self._in_call = False
+        self.devices = devices
+
+    @property
+    def usable(self) -> bool:
+        """True while it lives and is not in the middle of a call."""
+        return not self._in_call and self._process.is_alive()
+
+    def run(self, call: Call, on_progress: OnProgress | None) -> Any:
+        """Have the call made, and wait for its answer.
+
+        Raises:
+            TunelineError: as the function raised it, or the cause of the child's death.
+        """
+        name = getattr(call.function, "__name__", "a function")
+        try:
+            self._connection.send(call)
+        except ConnectionError as error:
+            raise self._cause_of_death(name) from error
+        self._in_call = True
+        while isinstance(message := self._receive(name), _Progress):
+            if on_progress is not None:
+                on_progress(message.done, message.total, message.loss)
+        self._in_call = False
+        if isinstance(message, ErrorRecord):
+            raise message.error()
+        return message.value
+
+    def _receive(self, name: str) -> Any:
+        """What was sent before a death counts, so the pipe is looked at before the process."""
+        wait([self._connection, self._process.sentinel])
+        try:
+            if self._connection.poll():
+                return self._connection.recv()
+        except (EOFError, OSError):  # it died in the middle of a message
+            pass
+        raise self._cause_of_death(name)
+
+    def _cause_of_death(self, name: str) -> TunelineError:
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return ResourceError(
+                f"the process that ran {name} was killed, most likely for lack of memory",
+                fix="Lower evaluation.batch_size or distributed.parallel_cells",
+            )
+        if code == -signal.SIGTERM:
+            return CancelledRunError(f"the process that ran {name} got SIGTERM", fix="Run it again")
+        end = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return RankError(f"the process that ran {name} died {end}", where=str(self._log_file), fix="This log says more")
+
+    def end(self) -> None:
+        """Let it end by itself; it does when its pipe is closed."""
+        self._connection.close()
+        self._process.join(_END_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, with the processes that it started."""
+        with suppress(psutil.NoSuchProcess):
+            for process in self._handle.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(connection: Connection, log_file: Path, devices: Devices) -> None:
+    """The child's main function: one call after another until the pipe is closed."""
+    parent = multiprocessing.parent_process()
+    end_with_parent(parent.pid if parent else None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the pipeline, which ends this process in order
+    os.environ |= QUIET | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
+    with log_file.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    while True:
+        try:
+            _reply(connection, log_file)
+        except (EOFError, ConnectionError):
+            return
+
+
+def _reply(connection: Connection, log_file: Path) -> None:
+    def report(done: int, total: int, loss: float | None = None) -> None:
+        connection.send(_Progress(done, total, loss))
+
+    request = connection.recv_bytes()
+    try:
+        call: Call = ForkingPickler.loads(request)
+        args = (*call.args, report) if call.reports else call.args
+        connection.send(_Answer(call.function(*args, **call.kwargs)))
+    except TunelineError as error:
+        connection.send(ErrorRecord.of(error))
+    except Exception as error:  # the outermost frame of this process
+        traceback.print_exception(error)
+        record = ErrorRecord.of(error)
+        connection.send(record.model_copy(update={"fix": record.fix or f"{log_file} says more"}))
