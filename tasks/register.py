@@ -8,6 +8,7 @@ from prefect.client.schemas import State
 from tasks.launch.children import run_in_child
 from tasks.records.winner import Registration, register_request
 from tasks.registry.child import register_in_child
+from tasks.registry.recall import recall, remember
 from tasks.registry.values import RegisteredVersion
 from tasks.states import finished
 from tasks.tracking import Run
@@ -19,6 +20,10 @@ def register(registration: Registration, place: Place) -> RegisteredVersion | St
     """Package the winner, prove that the package answers as the evaluation saw, register it and move the alias."""
     with reporting(place, "register"):
         request = register_request(registration, place.workspace.report(registration.name) / "comparison")
-        version = run_in_child(register_in_child, request, registration.tracking, place.workspace.mlflow_artifacts)
+        tracking, store = registration.tracking, place.workspace.store
+        version = recall(request, tracking, store)
+        if version is None:
+            version = run_in_child(register_in_child, request, tracking, place.workspace.mlflow_artifacts)
+            remember(request, version, store)
         Run(place.run).set_tags({"tuneline.registered": version.uri})
         return finished(version, cached=version.cached)

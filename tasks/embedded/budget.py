@@ -28,23 +28,24 @@ class PretrainBudget(Settings):
     """Attention heads."""
     context: int = Field(default=512, gt=0)
     """`max_position_embeddings`: rows, virtual tokens and answers together."""
-    copy_steps: int = Field(default=250, ge=0)
-    """Steps of stage 1 at most; it ends as soon as copying works."""
-    copy_batch: int = Field(default=32, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak rate of both stages."""
+    copy_steps: int = Field(default=60, ge=0)
+    """Steps of stage 1."""
+    copy_batch: int = Field(default=16, gt=0)
     """Sequences of a step of stage 1."""
-    copy_length: int = Field(default=32, gt=1, multiple_of=2)
-    """Tokens of a sequence of stage 1: random ones, repeated once."""
-    copy_learning_rate: float = Field(default=5e-3, gt=0)
-    """Rate of stage 1."""
-    copy_loss: float = Field(default=0.15, gt=0)
-    """Loss on the repeated half below which stage 1 ends, in nats."""
-    text_steps: int = Field(default=550, ge=0)
+    copy_length: int = Field(default=64, gt=8)
+    """Tokens of a sequence of stage 1: random ones, repeated."""
+    text_steps: int = Field(default=600, ge=0)
     """Steps of stage 2."""
     text_batch: int = Field(default=8, gt=0)
     """Sequences of a step of stage 2."""
-    kept_copies: int = Field(default=1, ge=0)
-    """Sequences of a step of stage 2 that are random tokens repeated, as in stage 1, lest copying is forgotten."""
-    text_length: int = Field(default=128, gt=1)
+    text_length: int = Field(default=128, gt=8)
     """Tokens of a sequence of stage 2."""
-    text_learning_rate: float = Field(default=4e-3, gt=0)
-    """Peak rate of stage 2: 6% warm-up, then a cosine to zero."""
+    kept_copies: int = Field(default=1, ge=0)
+    """Sequences of random tokens repeated, as in stage 1, in each step of stage 2: otherwise copying is forgotten."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of both stages."""
+        return self.copy_steps + self.text_steps

@@ -11,16 +11,17 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer
 from torch.nn import functional
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM
 
 from tasks.embedded.budget import PretrainBudget
 from tasks.embedded.corpus import Document, documents
 from tasks.embedded.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
+from tasks.embedded.wiring import new_model
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ Report = Callable[[int, int, float], None]
 """Called after each step with step, total steps and loss."""
 
 _SPECIAL_TOKENS = 3
+_COPY_WARMUP = 10
+_SHORTEST_PERIOD, _LONGEST_PERIOD = 4, 48
 _WARMUP = 0.06
 _WEIGHT_DECAY = 0.05
 _CLIP = 1.0
@@ -47,7 +50,7 @@ def build_base(folder: Path, report: Report, budget: PretrainBudget | None = Non
     tokenizer = train_tokenizer((text.given + text.learnt for text in texts), budget.vocab_size)
     save_tokenizer(tokenizer, folder, budget.context)
     with _repeatable(budget):
-        model = _new_model(tokenizer.get_vocab_size(), budget)
+        model = new_model(tokenizer.get_vocab_size(), budget)
         _learn_to_copy(model, budget, report)
         _learn_text(model, _packed(tokenizer, texts, budget.text_length), budget, report)
         model.generation_config = GenerationConfig(bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID)
@@ -69,72 +72,46 @@ def _repeatable(budget: PretrainBudget) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _new_model(vocab_size: int, budget: PretrainBudget) -> LlamaForCausalLM:
-    """The wide initialisation is part of what makes copying appear; 0.02 did not work."""
-    config = LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=budget.hidden_size,
-        intermediate_size=budget.intermediate_size,
-        num_hidden_layers=budget.layers,
-        num_attention_heads=budget.heads,
-        max_position_embeddings=budget.context,
-        tie_word_embeddings=True,
-        initializer_range=0.1,
-        rope_theta=100.0,
-        bos_token_id=BOS_ID,
-        eos_token_id=EOS_ID,
-        pad_token_id=PAD_ID,
-        attn_implementation="eager",
-        dtype="float32",
-    )
-    return LlamaForCausalLM(config).train()
-
-
 def _learn_to_copy(model: LlamaForCausalLM, budget: PretrainBudget, report: Report) -> None:
-    """Stage 1: the second half of each sequence repeats the first; only it counts."""
-    optimizer = _optimizer(model, budget.copy_learning_rate)
+    """Stage 1: random tokens that repeat."""
+    optimizer = _optimizer(model)
     for step in range(budget.copy_steps):
-        tokens, labels = _repeated(model.config.vocab_size, budget.copy_batch, budget.copy_length)
-        _set_rate(optimizer, budget.copy_learning_rate * min(1.0, (step + 1) / 20))
-        loss = _step(model, optimizer, tokens, labels)
-        report(step + 1, budget.copy_steps + budget.text_steps, loss)
-        if loss < budget.copy_loss:
-            log.info("copying works after %d steps", step + 1)
-            return
+        rows = _repeated(model.config.vocab_size, budget.copy_batch, budget.copy_length)
+        _set_rate(optimizer, budget.learning_rate * min(1.0, (step + 1) / _COPY_WARMUP))
+        report(step + 1, budget.steps, _step(model, optimizer, rows))
 
 
-def _learn_text(model: LlamaForCausalLM, rows: Packed, budget: PretrainBudget, report: Report) -> None:
+def _learn_text(model: LlamaForCausalLM, documents: Rows, budget: PretrainBudget, report: Report) -> None:
     """Stage 2: packed documents in order; each step also holds some copying, which would be forgotten otherwise."""
-    optimizer = _optimizer(model, budget.text_learning_rate)
+    optimizer = _optimizer(model)
     for step in range(budget.text_steps):
-        picked = torch.arange(step * budget.text_batch, (step + 1) * budget.text_batch) % len(rows.tokens)
-        _set_rate(optimizer, budget.text_learning_rate * _schedule(step, budget.text_steps))
-        copied, labels = _repeated(
-            model.config.vocab_size, budget.kept_copies * budget.text_length // budget.copy_length, budget.copy_length
-        )
-        copied, labels = copied.view(-1, budget.text_length), labels.view(-1, budget.text_length)
-        tokens = torch.cat([rows.tokens[picked], copied])
-        loss = _step(model, optimizer, tokens, torch.cat([rows.labels[picked], labels]))
-        report(budget.copy_steps + step + 1, budget.copy_steps + budget.text_steps, loss)
+        picked = torch.arange(step * budget.text_batch, (step + 1) * budget.text_batch) % len(documents.tokens)
+        copies = _repeated(model.config.vocab_size, budget.kept_copies, budget.text_length)
+        rows = Rows(*(torch.cat([text[picked], copy]) for text, copy in zip(documents, copies, strict=True)))
+        _set_rate(optimizer, budget.learning_rate * _schedule(step, budget.text_steps))
+        report(budget.copy_steps + step + 1, budget.steps, _step(model, optimizer, rows))
 
 
-def _repeated(vocab_size: int, count: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random tokens, the second half of a row repeats the first; labels of the first half are masked."""
-    once = torch.randint(_SPECIAL_TOKENS, vocab_size, (count, length // 2))
-    tokens = torch.cat([once, once], dim=1)
-    labels = tokens.clone()
-    labels[:, : length // 2 + 1] = _MASKED
-    return tokens, labels
-
-
-class Packed(NamedTuple):
-    """Documents in rows of equal length: (rows, text_length) each."""
+class Rows(NamedTuple):
+    """Token ids and labels, each (rows, length); a label is -100 where nothing is learnt."""
 
     tokens: torch.Tensor
     labels: torch.Tensor
 
 
-def _packed(tokenizer: Tokenizer, texts: list[Document], length: int) -> Packed:
+def _repeated(vocab_size: int, count: int, length: int) -> Rows:
+    """Rows of random tokens, each with a period of its own, so that no fixed distance helps; the first one is masked."""
+    tokens = torch.empty(count, length, dtype=torch.long)
+    labels = torch.full_like(tokens, _MASKED)
+    for row in range(count):
+        period = int(torch.randint(_SHORTEST_PERIOD, min(_LONGEST_PERIOD, length // 2) + 1, ()))
+        once = torch.randint(_SPECIAL_TOKENS, vocab_size, (period,))
+        tokens[row] = once.repeat(length // period + 1)[:length]
+        labels[row, period + 1 :] = tokens[row, period + 1 :]
+    return Rows(tokens, labels)
+
+
+def _packed(tokenizer: Tokenizer, texts: list[Document], length: int) -> Rows:
     """All documents, each between its start and end token, in one stream cut into rows."""
     given = tokenizer.encode_batch([text.given for text in texts])
     learnt = tokenizer.encode_batch([text.learnt for text in texts], add_special_tokens=False)
@@ -144,11 +121,11 @@ def _packed(tokenizer: Tokenizer, texts: list[Document], length: int) -> Packed:
         tokens += [*before.ids, *after.ids, EOS_ID]
         labels += [*([_MASKED] * len(before.ids)), *after.ids, EOS_ID]
     kept = len(tokens) // length * length
-    return Packed(torch.tensor(tokens[:kept]).view(-1, length), torch.tensor(labels[:kept]).view(-1, length))
+    return Rows(torch.tensor(tokens[:kept]).view(-1, length), torch.tensor(labels[:kept]).view(-1, length))
 
 
-def _optimizer(model: LlamaForCausalLM, rate: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY, fused=True)
+def _optimizer(model: LlamaForCausalLM) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY, fused=True)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -163,9 +140,12 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, tokens: Any, labels: Any) -> float:
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
-    loss = functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_MASKED)
+def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, rows: Rows) -> float:
+    """One step; logits are computed only where there is a label, which is half of the text."""
+    hidden = model.model(input_ids=rows.tokens, use_cache=False).last_hidden_state[:, :-1]
+    targets = rows.labels[:, 1:]
+    learnt = targets != _MASKED
+    loss = functional.cross_entropy(model.lm_head(hidden[learnt]), targets[learnt])
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.evaluation.values import EvaluatedCell
 from tasks.merging.values import MergedCell
+from tasks.records.origin import origin_tags
 from tasks.tracking import Run, RunRef
 from tasks.training.values import TrainedCell
 
@@ -32,7 +33,7 @@ def record_training(trained: TrainedCell, ref: RunRef) -> None:
     if result.eval_loss is not None:
         values["train/final_eval_loss"] = result.eval_loss
     run.log_metrics(values, result.steps)
-    run.set_tags({"tuneline.weights_sha256": result.weights_digest})
+    run.set_tags({"tuneline.weights_sha256": result.weights_digest} | origin_tags(trained.artifact, ref))
     if trained.candidate.holds == "adapter" and trained.candidate.weights:
         for path in sorted(trained.candidate.weights.iterdir()):
             run.log_artifact(path, "adapter")
@@ -41,9 +42,8 @@ def record_training(trained: TrainedCell, ref: RunRef) -> None:
 def record_merge(merged: MergedCell, ref: RunRef) -> None:
     """What became of the adapter, with the proof in numbers."""
     run = Run(ref)
-    run.set_tags(
-        {"tuneline.merge": merged.outcome} | ({"tuneline.merge_reason": merged.reason} if merged.reason else {})
-    )
+    reason = {"tuneline.merge_reason": merged.reason} if merged.reason else {}
+    run.set_tags({"tuneline.merge": merged.outcome} | reason | origin_tags(merged.artifact, ref))
     if merged.proof:
         run.log_metrics(
             {
@@ -62,7 +62,7 @@ def record_scores(evaluated: EvaluatedCell, ref: RunRef) -> None:
     if scores.probe_loss is not None:
         values["eval/probe/loss"] = scores.probe_loss
     run.log_metrics(values)
-    run.set_tags({"tuneline.rows_digest": scores.rows_digest})
+    run.set_tags({"tuneline.rows_digest": scores.rows_digest} | origin_tags(evaluated.artifact, ref))
     run.log_artifact(evaluated.artifact.path / "predictions.jsonl", "evaluation")
     if evaluated.samples:
         rows = [

@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.comparison.values import Comparison
 from tasks.data.values import PreparedData, TokenizedData
 from tasks.foundation.values import Value
+from tasks.records.origin import origin_tags
 from tasks.tracking import Run, RunRef
 
 
@@ -19,7 +20,7 @@ def record_data(prepared: PreparedData, runs: Sequence[RunRef]) -> None:
         run.log_artifact(prepared.artifact.path / "report.json", "data")
         source = ", ".join(prepared.report.rows_by_source) or "data"
         run.log_dataset("train", prepared.report.digest, source, "training")
-        run.set_tags({"tuneline.data_digest": prepared.report.digest})
+        run.set_tags({"tuneline.data_digest": prepared.report.digest} | origin_tags(prepared.artifact, ref))
 
 
 def record_tokens(tokens: TokenizedData, runs: Sequence[RunRef]) -> None:
@@ -29,6 +30,7 @@ def record_tokens(tokens: TokenizedData, runs: Sequence[RunRef]) -> None:
         run.log_metrics(_counts("tokenize", tokens.report))
         run.log_artifact(tokens.artifact.path / "report.json", "tokens")
         run.log_artifact(tokens.artifact.path / "sample.md", "tokens")
+        run.set_tags(origin_tags(tokens.artifact, ref))
 
 
 def record_comparison(comparison: Comparison, folder: Path, ref: RunRef) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tasks.artifacts import write_durably
 from tasks.foundation.values import Value
 from tasks.tracking.journal import beside
+from tasks.tracking.values import RunRef
 
 log = logging.getLogger(__name__)
 
@@ -43,3 +44,9 @@ def read_cursor(journal: Path) -> Cursor | None:
 def write_cursor(journal: Path, cursor: Cursor) -> None:
     """Commit what was sent."""
     write_durably(beside(journal, ".cursor.json"), cursor.model_dump_json())
+
+
+def run_id_of(ref: RunRef) -> str | None:
+    """The MLflow run of a journal, or None before it was created there."""
+    cursor = read_cursor(ref.journal)
+    return (cursor.run_id or None) if cursor else None

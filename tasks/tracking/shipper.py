@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from tasks.tracking.cursor import Cursor, read_cursor, write_cursor
+from tasks.tracking.cursor import Cursor, read_cursor, run_id_of, write_cursor
 from tasks.tracking.delivery import Delivery
 from tasks.tracking.journal import count_lines, journals
 from tasks.tracking.owner import owned_elsewhere, reconcile
@@ -107,8 +107,7 @@ class Shipper:
 
     def run_id(self, ref: RunRef) -> str | None:
         """The MLflow run, or None before it was created there."""
-        cursor = read_cursor(ref.journal)
-        return (cursor.run_id or None) if cursor else None
+        return run_id_of(ref)
 
     def run_url(self, ref: RunRef) -> str | None:
         """The run's page, or None before it exists and where the tracking URI is a database without pages."""
