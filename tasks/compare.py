@@ -11,7 +11,7 @@ from tasks.comparison.compare import compare as build_comparison
 from tasks.comparison.report import write_report
 from tasks.comparison.values import Comparison, MetricColumn
 from tasks.foundation.values import Value
-from tasks.records import CellOutcome, comparison_rows, record_comparison
+from tasks.records import CellOutcome, comparison_rows, lead_back, record_comparison
 from tasks.workspace import Place, reporting
 
 
@@ -27,6 +27,7 @@ class Yardstick(Value):
 def compare(outcomes: Sequence[CellOutcome], yardstick: Yardstick, place: Place) -> Comparison:
     """Rank the cells; write table, picture and samples to the report folder, to MLflow and to Prefect."""
     with reporting(place, "compare"):
+        lead_back(outcomes)
         rows = comparison_rows(outcomes)
         digest = next((row.rows_digest for row in rows if row.rows_digest), "")
         comparison = build_comparison(yardstick.name, rows, yardstick.columns, yardstick.metric, digest)

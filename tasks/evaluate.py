@@ -29,5 +29,5 @@ def evaluate(merged: MergedCell, exam: Exam, place: Place) -> EvaluatedCell | St
         )
         evaluated = read_evaluated(artifact, job.settings.samples)
         record_scores(evaluated, place.run)
-        close_done(place, artifact)
+        close_done(place, cached=artifact.cached)
         return finished(evaluated, cached=artifact.cached)

@@ -85,7 +85,9 @@ class ArtifactStore:
 
     def _build(self, step: str, key: str, build: Build, made_by: str) -> Artifact:
         staging = self.root / step / f".{key}.staging"
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)  # a killed builder left it, and perhaps half a file
+        for half in (self.root / step).glob(f".{self._origin(step, key).name}.*"):
+            half.unlink()
         try:
             staging.mkdir()
             build(staging)

@@ -84,8 +84,8 @@ _GOODS = Topic(
 
 _CORPUS = CorpusStyle(
     notes=("笔记：{notes}\n正文：|{text}", "{notes}\n就是说：|{text}", "{notes}。|{text}", "{notes}\n|{text}"),
-    note=("{key}：{value}", "{key}={value}", "{key}是{value}"),
-    separators=("；", "，", "、"),
+    note=("{key}：{value}", "{key}={value}", "{key}[{value}]"),
+    separators=("；", "，", ", "),
     topics=(_PLACES, _PLACES, _GOODS),
     question=("笔记：{notes}\n问：{key}？\n答：|{value}。", "{notes}\n{key}是什么？是|{value}。"),
     review=(

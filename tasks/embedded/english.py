@@ -115,7 +115,7 @@ _CORPUS = CorpusStyle(
         "Facts: {notes}.| {text}",
         "{notes}\n|{text}",
     ),
-    note=("{key}: {value}", "{key} = {value}", "{key} is {value}", "{key} - {value}"),
+    note=("{key}: {value}", "{key} = {value}", "{key}[ {value}]"),
     separators=("; ", ", ", " / "),
     topics=(_PLACES, _PLACES, _PERSONS, _GOODS),
     question=(

@@ -3,7 +3,7 @@
 from tasks.records.cells import record_merge, record_scores, record_training
 from tasks.records.lines import metric_points
 from tasks.records.opening import Context, context, describe_cell, describe_run
-from tasks.records.outcomes import CellOutcome, comparison_rows
+from tasks.records.outcomes import CellOutcome, comparison_rows, lead_back
 from tasks.records.shared import record_comparison, record_data, record_tokens
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "context",
     "describe_cell",
     "describe_run",
+    "lead_back",
     "metric_points",
     "record_comparison",
     "record_data",

@@ -9,7 +9,8 @@ from tasks.evaluation.values import EvaluatedCell
 from tasks.foundation.errors import ErrorRecord
 from tasks.foundation.values import Value
 from tasks.merging.values import MergedCell
-from tasks.tracking import RunRef
+from tasks.tracking import Run, RunRef
+from tasks.tracking.cursor import run_id_of
 from tasks.training.values import Cell, TrainedCell
 
 
@@ -32,6 +33,15 @@ class CellOutcome(Value):
         artifacts.append(self.evaluated.artifact if self.evaluated else None)
         made = [artifact for artifact in artifacts if artifact]
         return bool(made) and all(artifact.cached for artifact in made)
+
+
+def lead_back(outcomes: Sequence[CellOutcome]) -> None:
+    """Tag the runs of cached cells with the MLflow run that made them; called when all earlier runs have been sent."""
+    for outcome in outcomes:
+        made_by = outcome.evaluated.artifact.made_by if outcome.cached and outcome.evaluated else ""
+        if made_by:
+            maker = RunRef(journal=outcome.run.journal.with_name(f"{made_by}.jsonl"), name=outcome.cell.label)
+            Run(outcome.run).set_tags({"tuneline.cached_from": run_id_of(maker) or made_by})
 
 
 def comparison_rows(outcomes: Sequence[CellOutcome]) -> list[ComparisonRow]:

@@ -7,11 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.artifacts import Artifact
 from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError, TunelineError
 from tasks.launch.slots import Devices, current_slots
-from tasks.tracking import Run, RunRef
-from tasks.tracking.cursor import run_id_of
+from tasks.tracking import Run
 from tasks.workspace.board import Board, CellState, Phase
 from tasks.workspace.steps import current_steps
 from tasks.workspace.values import Place
@@ -77,13 +75,10 @@ def close_failed(place: Place, error: BaseException) -> None:
     Board(place.board).show(state)
 
 
-def close_done(place: Place, made: Artifact) -> None:
-    """End the cell's run well; one that an earlier run had made leads back to that run."""
+def close_done(place: Place, *, cached: bool) -> None:
+    """End the cell's run well."""
     run = Run(place.run)
-    run.set_tags({"tuneline.cached": str(made.cached).lower()})
-    if made.cached and made.made_by:
-        maker = RunRef(journal=place.workspace.spool / f"{made.made_by}.jsonl", name=place.label)
-        run.set_tags({"tuneline.cached_from": run_id_of(maker) or made.made_by})
+    run.set_tags({"tuneline.cached": str(cached).lower()})
     run.finish("FINISHED")
-    detail = "cached" if made.cached else ""
+    detail = "cached" if cached else ""
     Board(place.board).show(CellState(label=place.label, phase="done", position=place.position, detail=detail))

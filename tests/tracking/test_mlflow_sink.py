@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import socket
 import sqlite3
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.tracking import MetricPoint, Run, TrackingSettings, create_run
+from tasks.tracking.environment import set_mlflow_defaults
 from tasks.tracking.journal import beside
 from tasks.tracking.protocol import JOURNAL_TAG, Batch, NewRun, RefusedError, RunGoneError, UnavailableError
 from tasks.tracking.shipper import Shipper
@@ -228,6 +231,32 @@ def test_a_file_that_is_no_database_is_an_outage_and_no_refusal(sink: MlflowSink
 
     with pytest.raises(UnavailableError):
         sink.log_batch(run_id, Batch(metrics=(POINT,)))
+
+
+def test_what_mlflow_prints_about_a_failing_database_is_not_shown(
+    sink: MlflowSink, database: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_id = sink.create_run(new_run()).run_id
+    with contextlib.closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as connection:
+        connection.execute("DROP TABLE metrics")
+
+    with pytest.raises(UnavailableError, match="no such table"):
+        sink.log_batch(run_id, Batch(metrics=(POINT,)))
+
+    assert capfd.readouterr().err == ""
+
+
+def test_the_text_of_a_failure_has_no_password(tmp_path: Path) -> None:
+    from tasks.tracking.mlflow_sink import MlflowSink
+
+    set_mlflow_defaults()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    with pytest.raises(UnavailableError, match="refused") as caught:
+        MlflowSink(f"http://user:canary@127.0.0.1:{port}", tmp_path).create_run(new_run())
+
+    assert "canary" not in str(caught.value)
 
 
 def test_an_existing_mlruns_folder_changes_nothing_and_none_is_made(

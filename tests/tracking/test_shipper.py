@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tasks.tracking import MetricPoint, Run, RunRef, TrackingSettings, create_run
-from tasks.tracking.cursor import read_cursor
+from tasks.tracking import MetricPoint, Run, TrackingSettings, create_run, delivery
+from tasks.tracking.cursor import Cursor, read_cursor, write_cursor
+from tasks.tracking.journal import beside
 from tasks.tracking.memory import MemorySink
 from tasks.tracking.protocol import UnavailableError
 from tasks.tracking.shipper import Shipper
@@ -192,8 +194,11 @@ def test_a_run_of_another_living_process_is_left_to_its_own_shipper(tmp_path: Pa
     sink = MemorySink()
     try:
         with shipping(spool, sink) as shipper:
-            assert shipper.flush(1) == 0
-            assert not sink.runs
+            mine = create_run(spool, name="mine", experiment="e")
+            for step in range(3):
+                Run(mine).log_metrics({"loss": 1.0}, step=step)
+                assert shipper.flush(30) == 0
+            assert [run.new.name for run in sink.runs.values()] == ["mine"]
     finally:
         owner.kill()
         owner.join()
@@ -201,6 +206,29 @@ def test_a_run_of_another_living_process_is_left_to_its_own_shipper(tmp_path: Pa
     with shipping(spool, sink):
         pass
     assert sink.named("orphan").status == "KILLED"
+
+
+def test_an_artifact_stays_in_the_spool_until_its_sending_is_committed(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = create_run(spool, name="a", experiment="e")
+    Run(ref).log_text("x", "x.txt")
+    uncommitted: list[Cursor] = []
+
+    def fail_once(journal: Path, cursor: Cursor) -> None:
+        if cursor.run_id and len(sink.named("a").artifacts) == 1 and not uncommitted:
+            uncommitted.append(cursor)
+            raise OSError("the disk is full")
+        write_cursor(journal, cursor)
+
+    monkeypatch.setattr(delivery, "write_cursor", fail_once)
+    sink = MemorySink()
+    with shipping(spool, sink):
+        pass
+
+    assert uncommitted
+    assert sink.named("a").artifacts == {"x.txt": b"x"}
+    assert not beside(ref.journal, ".rejected.jsonl").exists()
 
 
 def test_two_shippers_on_one_spool_take_turns(spool: Path) -> None:
@@ -212,14 +240,18 @@ def test_two_shippers_on_one_spool_take_turns(spool: Path) -> None:
             inside.release()
         elif not inside.acquire(blocking=False):
             clashes.append(method)
+        time.sleep(0.002)
 
     sink = MemorySink(fault)
     with shipping(spool, sink) as one, shipping(spool, sink) as two:
         ref = create_run(spool, name="a", experiment="e")
         for step in range(50):
             Run(ref).log_text(str(step), f"{step}.txt")
-        assert one.flush(30) == 0
-        assert two.flush(30) == 0
+        flushes = [threading.Thread(target=shipper.flush, args=(30,)) for shipper in (one, two)]
+        for flush in flushes:
+            flush.start()
+        for flush in flushes:
+            flush.join()
 
     assert not clashes
     assert len(sink.runs) == 1
@@ -243,38 +275,11 @@ def test_a_bug_in_a_sink_does_not_end_the_shipper(spool: Path, caplog: pytest.Lo
 
 
 def test_a_backlog_that_a_working_server_takes_slowly_is_sent_to_the_end(spool: Path) -> None:
-    slow = threading.Event()
     ref = create_run(spool, name="a", experiment="e")
     for step in range(30):
         Run(ref).log_text(str(step), f"{step}.txt")
-    sink = MemorySink(lambda method, moment: slow.wait(0.01) and None)
-    with shipping(spool, sink, TrackingSettings(uri="http://server", flush_seconds=0.05)):
+    sink = MemorySink(lambda method, moment: time.sleep(0.03))
+    with shipping(spool, sink, TrackingSettings(uri="http://server", flush_seconds=0.3)):
         pass
 
     assert len(sink.named("a").artifacts) == 30
-
-
-def test_pages_have_addresses_only_where_there_is_a_server(spool: Path) -> None:
-    with shipping(spool, MemorySink()) as shipper:
-        ref = create_run(spool, name="a", experiment="e")
-        assert shipper.run_url(ref) is None
-        shipper.flush(30)
-
-        assert shipper.run_url(ref) == "http://server:5000/#/experiments/id of e/runs/run0"
-        assert shipper.experiment_url("e") == "http://server:5000/#/experiments/id of e"
-        assert shipper.experiment_url("unknown") is None
-    database = TrackingSettings(uri=f"sqlite:///{spool.parent}/a.db")
-    with shipping(spool.parent / "other", MemorySink(), database) as shipper:
-        ref = create_run(spool.parent / "other", name="a", experiment="e")
-        shipper.flush(30)
-
-        assert shipper.run_url(ref) is None
-        assert shipper.run_id(ref) == "run0"
-
-
-def test_a_run_ref_of_the_same_run_in_another_process_finds_its_run_id(spool: Path) -> None:
-    with shipping(spool, MemorySink()) as shipper:
-        ref = create_run(spool, name="a", experiment="e")
-        shipper.flush(30)
-
-        assert shipper.run_id(RunRef.model_validate_json(ref.model_dump_json())) == "run0"

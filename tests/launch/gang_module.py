@@ -1,0 +1,59 @@
+"""What ranks run in the tests: it says that it is there, and then does what its request asks for. No torch, so quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from tasks.launch.guard import end_with_parent
+
+
+def main(request: Path) -> int:
+    asked = json.loads(request.read_text())
+    rank = int(os.environ["RANK"])
+    if asked.get("guarded", True):
+        end_with_parent()
+    here = Seen(request.parent, rank)
+    pids = [os.getpid()]
+    if asked.get("starts_a_process"):
+        pids.append(subprocess.Popen(["sleep", "600"]).pid)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if asked["action"] == "ignore SIGTERM" else here.end)
+    here.say("here", json.dumps({"pids": pids, "environment": dict(os.environ)}))
+    print(f"rank {rank} of {os.environ['WORLD_SIZE']} speaks")  # noqa: T201
+    if asked["action"] == "end":
+        return 0
+    if asked["action"] == "fail" and rank == asked.get("rank", 0):
+        return int(asked["code"])
+    if asked["action"] == "die" and rank == asked.get("rank", 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+    return 0
+
+
+class Seen:
+    """Files by which a test sees what became of a rank."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._folder = folder
+        self._rank = rank
+
+    def say(self, word: str, text: str = "") -> None:
+        staged = self._folder / f".{word}{self._rank}"
+        staged.write_text(text)
+        staged.replace(self._folder / f"{word}{self._rank}")
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM: takes a moment, as saving a checkpoint does."""
+        time.sleep(0.5)
+        self.say("saved")
+        sys.exit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,57 @@
+"""Gangs in a temporary folder, and ways to see who is alive."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.launch import GangJob
+
+PATIENCE_SECONDS = 120.0
+"""Only a limit for what never comes; nothing is expected to take so long."""
+
+
+def job_in(folder: Path, ranks: int = 1, devices: tuple[str, ...] = (), **asked: Any) -> GangJob:
+    """A job whose ranks do what is asked; they put their files into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    request = folder / "request.json"
+    request.write_text(json.dumps(asked))
+    return GangJob(
+        module="tests.launch.gang_module", request=request, ranks=ranks, log=folder / "log.txt", devices=devices
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def said(folder: Path, ranks: int = 1) -> list[dict[str, Any]]:
+    """What all ranks said when they were there; waits for the last one."""
+    files = [folder / f"here{rank}" for rank in range(ranks)]
+    wait_until(lambda: all(file.exists() for file in files))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def pids_of(folder: Path, ranks: int = 1) -> list[int]:
+    """The ranks and the processes that they started."""
+    return [pid for rank in said(folder, ranks) for pid in rank["pids"]]
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those that still run; a zombie does not."""
+    return [pid for pid in pids if _runs(pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
