@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 JOBS   ?= 2
 
-.PHONY: demo test test-all check format clean help
+.PHONY: demo test test-system test-all check format clean help
 
 help:
 	@echo "make demo      set up and run the main job on the embedded model and data"
@@ -25,8 +25,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not system"
 
-test-all: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+test-system: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m system
+
+test-all: test test-system
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -29,7 +29,7 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
         TunelineError: the experiment cannot run at all.
     """
     settings = with_environment(load_experiment(path, overrides), os.environ)
-    if problems := validate(settings):
+    if problems := validate(settings, rows=False):
         raise problems[0]
     runs = Paths.from_environment(os.environ).runs.absolute()
     report = runs / "reports" / settings.name

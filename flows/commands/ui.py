@@ -21,6 +21,7 @@ from tasks.tracking.settings import TrackingSettings
 
 _START_SECONDS = 120
 HOST = "127.0.0.1"
+MLFLOW_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def serve_pages(mlflow_port: int, prefect_port: int, uri: str | None, console: Console) -> None:
@@ -30,10 +31,10 @@ def serve_pages(mlflow_port: int, prefect_port: int, uri: str | None, console: C
     runs = Paths.from_environment(os.environ).runs.absolute()
     configure_prefect(runs / "prefect")
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or TrackingSettings().uri
-    servers = {
-        f"http://{HOST}:{mlflow_port}/health": start(mlflow_command(uri, mlflow_port, runs), runs / "ui-mlflow.log"),
-        f"http://{HOST}:{prefect_port}/api/health": start(prefect_command(prefect_port), runs / "ui-prefect.log"),
-    }
+    api = f"http://{HOST}:{prefect_port}/api"
+    mlflow = start(mlflow_command(uri, mlflow_port, runs), runs / "ui-mlflow.log", MLFLOW_SETTINGS)
+    prefect = start(prefect_command(prefect_port), runs / "ui-prefect.log", {"PREFECT_SERVER_UI_API_URL": api})
+    servers = {f"http://{HOST}:{mlflow_port}/health": mlflow, f"{api}/health": prefect}
     try:
         with terminating_in_order():
             for url, process in servers.items():
@@ -61,12 +62,11 @@ def prefect_command(port: int) -> list[str]:
     return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
 
 
-def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a server whose output goes to a file."""
+def start(command: list[str], log: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a server with settings in its environment; its output goes to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log.open("wb") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings)
 
 
 def check_free(port: int) -> None:

@@ -87,7 +87,8 @@ _CORPUS = CorpusStyle(
     note=("{key}：{value}", "{key}={value}", "{key}[{value}]"),
     separators=("；", "，", ", "),
     topics=(_PLACES, _PLACES, _GOODS),
-    question=("笔记：{notes}\n问：{key}？\n答：|{value}。", "{notes}\n{key}是什么？是|{value}。"),
+    questions="笔记：{notes}\n问答：|{answers}",
+    answer=("{key}？{value}。", "{key}是{value}。", "{key}是什么？是{value}。"),
     review=(
         "{review}总之是|{label}。",
         "评论：{review}\n结论：|{label}",

@@ -94,10 +94,12 @@ def _written(language: Language, facts: Sequence[tuple[str, str]], draws: Draws)
     return separator.join(note.format(key=key, value=value) for key, value in draws.shuffled(facts))
 
 
-def _question(language: Language, draws: Draws) -> str:
+def _questions(language: Language, draws: Draws) -> str:
+    """Every fact is asked for once, in another order."""
     facts = _facts(draws.pick(language.corpus.topics), language, draws)
-    key, value = draws.pick(facts)
-    return draws.pick(language.corpus.question).format(notes=_written(language, facts, draws), key=key, value=value)
+    answer = draws.pick(language.corpus.answer)
+    answers = language.gap.join(answer.format(key=key, value=value) for key, value in draws.shuffled(facts))
+    return language.corpus.questions.format(notes=_written(language, facts, draws), answers=answers)
 
 
 def _review(language: Language, draws: Draws) -> str:
@@ -109,7 +111,7 @@ _KINDS: tuple[tuple[Callable[[Language, Draws], str], int], ...] = (
     (_echo, 8),
     (_prose, 12),
     (_notes, 48),
-    (_question, 14),
+    (_questions, 14),
     (_review, 18),
 )
 """Kinds of documents and their weights."""

@@ -118,11 +118,8 @@ _CORPUS = CorpusStyle(
     note=("{key}: {value}", "{key} = {value}", "{key}[ {value}]"),
     separators=("; ", ", ", " / "),
     topics=(_PLACES, _PLACES, _PERSONS, _GOODS),
-    question=(
-        "Notes: {notes}\nQuestion: {key}?\nAnswer:| {value}.",
-        "{notes}\nWhat is the {key}? It is| {value}.",
-        "Tell me the {key}. {notes}\nThe answer is| {value}.",
-    ),
+    questions="Notes: {notes}\nQuestions:| {answers}",
+    answer=("{key}? {value}.", "The {key} is {value}.", "What is the {key}? It is {value}."),
     review=(
         "{review} All in all| {label}.",
         "Review: {review}\nVerdict:| {label}",

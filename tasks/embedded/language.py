@@ -70,8 +70,10 @@ class CorpusStyle(Value):
     """Layouts of one note with `{key}` and `{value}`."""
     separators: Words
     topics: tuple[Topic, ...]
-    question: Words
-    """Layouts with `{notes}`, `{key}` and `{value}`."""
+    questions: str
+    """Layout with `{notes}` and `{answers}`."""
+    answer: Words
+    """Layouts of one question and answer with `{key}` and `{value}`."""
     review: Words
     """Layouts with `{review}` and `{label}`."""
     echo: Words

@@ -24,7 +24,7 @@ class PromptMethod(PeftMethod):
                 f"num_virtual_tokens ({self.num_virtual_tokens}) + max_seq_length ({conditions.max_seq_length}) exceed "
                 f"the model's context of {facts.max_position_embeddings} tokens",
                 where=where,
-                fix=f"Set data.max_seq_length to {facts.max_position_embeddings - self.num_virtual_tokens} or less",
+                fix=f"Lower num_virtual_tokens to at most {room}" if room > 0 else "Lower data.max_seq_length",
             )
         if conditions.packing:
             raise ConfigError(

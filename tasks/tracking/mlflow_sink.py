@@ -50,6 +50,10 @@ _calling: ContextVar[bool] = ContextVar("calling", default=False)
 """True in the thread that is inside a call to MLflow."""
 
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's page opens such an experiment with its table of runs; without a kind it shows traces, of which we have none."""
+
+
 class MlflowSink:
     """The `Sink` in front of `mlflow.tracking.MlflowClient`."""
 
@@ -113,7 +117,7 @@ class MlflowSink:
         """The artifacts of a database lie where we say; a server knows its own place."""
         location = None if is_server(self._uri) else (self._artifact_root / safe_key(name).replace("/", "-")).as_uri()
         try:
-            self._client.create_experiment(name, artifact_location=location)
+            self._client.create_experiment(name, artifact_location=location, tags=_KIND)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise

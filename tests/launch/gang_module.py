@@ -1,4 +1,4 @@
-"""What ranks run in the tests: it says that it is there, and then does what its request asks for. No torch, so quick."""
+"""What ranks run in the tests: it says that it is there, then does what its request asks for. No torch, so quick."""
 
 from __future__ import annotations
 
@@ -49,8 +49,10 @@ class Seen:
         staged.replace(self._folder / f"{word}{self._rank}")
 
     def end(self, number: int, frame: FrameType | None) -> None:
-        """SIGTERM: takes a moment, as saving a checkpoint does."""
-        time.sleep(0.5)
+        """SIGTERM: what follows takes a while, as saving a checkpoint does."""
+        self.say("saving")
+        while not (self._folder / "go on").exists():
+            time.sleep(0.02)
         self.say("saved")
         sys.exit(143)
 

@@ -1,4 +1,4 @@
-"""A process that starts something and is then killed by a test: `python -m tests.launch.starter gang|children <folder>`."""
+"""Starts something and is then killed by a test: `python -m tests.launch.starter gang|children <folder>`."""
 
 from __future__ import annotations
 

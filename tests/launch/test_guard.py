@@ -23,10 +23,10 @@ def test_a_process_whose_parent_is_gone_before_it_looked_ends_at_once(monkeypatc
 
 def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "told"
-    say = f"import os; open({str(told)!r} + 's', 'w').write(str(os.getpid())); os.rename({str(told)!r} + 's', {str(told)!r})"
+    say = f"import os, pathlib; pathlib.Path({str(told)!r}).write_text(str(os.getpid()) + ' ')"
     middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GUARDED.format(say)!r}])"
     parent = subprocess.Popen([sys.executable, "-c", middle])
-    wait_until(told.exists)
+    wait_until(lambda: told.exists() and told.read_text().endswith(" "))
     child = int(told.read_text())
     assert alive([child]) == [child]
     parent.kill()

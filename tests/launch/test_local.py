@@ -80,13 +80,17 @@ def test_a_rank_that_a_signal_ended_gives_128_and_the_signal_and_the_log_is_appe
     assert said(tmp_path)[0]["environment"]["OMP_NUM_THREADS"] == "1"
 
 
-def test_cancel_lets_every_rank_save_however_many_ask_at_once(tmp_path: Path, started: list[LocalGang]) -> None:
+def test_cancel_lets_every_rank_save_however_many_ask(tmp_path: Path, started: list[LocalGang]) -> None:
+    """torchrun would break off at a second SIGTERM, and its ranks with it."""
     gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="sleep", starts_a_process=True))
     started.append(gang)
     pids = pids_of(tmp_path, ranks=2)
-    threads = [threading.Thread(target=gang.cancel, args=(60,)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
+    threads = [threading.Thread(target=gang.cancel, args=(60,)) for _ in range(2)]
+    threads[0].start()
+    wait_until(lambda: all((tmp_path / f"saving{rank}").exists() for rank in range(2)))
+    threads[1].start()
+    threads[1].join(1.0)
+    (tmp_path / "go on").touch()
     for thread in threads:
         thread.join()
 
@@ -106,6 +110,7 @@ def test_a_rank_that_ignores_sigterm_is_killed_with_all_that_it_started(
 
     assert alive([gang.pid, *pids]) == []
     assert "did not end within" in caplog.text
+    assert all(f"killing pid {rank['pids'][0]}" in caplog.text for rank in said(tmp_path, ranks=2))
 
 
 def test_ranks_end_when_their_agent_is_killed(tmp_path: Path, started: list[LocalGang]) -> None:

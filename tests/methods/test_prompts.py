@@ -28,7 +28,7 @@ def virtual_tokens(model: nn.Module) -> torch.Tensor:
 def test_virtual_tokens_count_against_the_context(base: BaseModel, kind: str) -> None:
     method = parse_method({"kind": kind, "num_virtual_tokens": 24})
     method.check(base.facts, conditions(40))
-    with pytest.raises(ConfigError, match=r"\(24\) \+ max_seq_length \(41\).*64.*max_seq_length to 40"):
+    with pytest.raises(ConfigError, match=r"\(24\) \+ max_seq_length \(41\).*64.*num_virtual_tokens to at most 23"):
         method.check(base.facts, conditions(41))
 
 

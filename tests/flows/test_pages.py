@@ -1,0 +1,110 @@
+"""The pages that `tuneline ui` serves, opened in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.flows.worlds import cells_of, client, parents_of, runs_of, start
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.xdist_group("flows"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: infra/install-system-packages.sh"),
+]
+SECONDS = 60_000
+"""Milliseconds that a page may take."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def pages(finished: tuple[Path, str]) -> Iterator[tuple[Path, str]]:
+    """`tuneline ui` over the finished run; the folder and MLflow's address."""
+    folder, _ = finished
+    mlflow, prefect = free_port(), free_port()
+    process = start(folder, "ui", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect))
+    assert process.stdout is not None
+    assert f"http://127.0.0.1:{mlflow}" in process.stdout.readline()
+    yield folder, f"http://127.0.0.1:{mlflow}"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1500, "height": 900})
+    opened.set_default_timeout(SECONDS)
+    yield opened
+    opened.close()
+
+
+def test_mlflow_shows_the_parent_with_its_cells_as_flat_rows(
+    pages: tuple[Path, str], page: Page, tmp_path: Path
+) -> None:
+    folder, address = pages
+    experiment = client(folder).get_experiment_by_name("toy")
+    assert experiment is not None
+    page.goto(f"{address}/#/experiments/{experiment.experiment_id}/runs")
+    for label in ("toy", "full", "lora", "prompt_tuning"):
+        page.get_by_role("link", name=label, exact=True).first.wait_for()
+    page.screenshot(path=tmp_path / "runs.png")
+
+
+def test_mlflow_shows_a_cells_metrics_and_parameters(pages: tuple[Path, str], page: Page) -> None:
+    folder, address = pages
+    runs = runs_of(client(folder))
+    lora = cells_of(runs, parents_of(runs)[0])["lora"]
+    page.goto(f"{address}/#/experiments/{lora.info.experiment_id}/runs/{lora.info.run_id}")
+    page.get_by_text("eval/heldout/loss").first.wait_for()
+    page.get_by_text("method.r", exact=True).first.wait_for()
+
+
+def test_mlflow_shows_the_registered_version_with_its_alias(pages: tuple[Path, str], page: Page) -> None:
+    _, address = pages
+    page.goto(f"{address}/#/models/toy")
+    page.get_by_text("@ challenger").first.wait_for()
+
+
+def test_prefect_shows_the_flow_run_by_its_name(prefect_server: str, finished: tuple[Path, str], page: Page) -> None:
+    page.goto(prefect_server.removesuffix("/api") + "/runs")
+    page.get_by_text("compare toy.yaml").first.wait_for()
+
+
+def test_ui_ends_both_servers_when_it_is_told_to(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    mlflow, prefect = free_port(), free_port()
+    process = start(folder, "ui", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect))
+    assert process.stdout is not None and process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(_listens(port) for port in (mlflow, prefect)):
+        time.sleep(0.2)
+    assert not any(_listens(port) for port in (mlflow, prefect))
+    assert process.returncode == 143
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
