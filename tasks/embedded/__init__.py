@@ -1,16 +1,21 @@
-"""The model and the data that tuneline makes itself. The public face of the package; torch is not imported here."""
+"""What tuneline makes itself: seeded rows in two languages and a tiny base model. The public face of the package.
 
+Building the base needs torch and is imported by its module: `tasks.embedded.pretrain`.
+"""
+
+from tasks.embedded.budget import PretrainBudget
 from tasks.embedded.corpus import probe_text
+from tasks.embedded.key import EMBEDDED_MODEL, EMBEDDED_PREFIX, embedded_key
+from tasks.embedded.language import Split
 from tasks.embedded.rows import TASKS, task_rows
-from tasks.foundation.digests import code_digest, digest_value, library_versions
 
-EMBEDDED_PREFIX = "embedded:"
-
-
-def embedded_key() -> str:
-    """sha256 of everything that decides the embedded model's bytes."""
-    libraries = library_versions("torch", "tokenizers", "transformers", "safetensors")
-    return digest_value({"code": code_digest("tasks.embedded"), "libraries": libraries})
-
-
-__all__ = ["EMBEDDED_PREFIX", "TASKS", "embedded_key", "probe_text", "task_rows"]
+__all__ = [
+    "EMBEDDED_MODEL",
+    "EMBEDDED_PREFIX",
+    "TASKS",
+    "PretrainBudget",
+    "Split",
+    "embedded_key",
+    "probe_text",
+    "task_rows",
+]

@@ -28,7 +28,7 @@ class PretrainBudget(Settings):
     """Attention heads."""
     context: int = Field(default=512, gt=0)
     """`max_position_embeddings`: rows, virtual tokens and answers together."""
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
     """Peak rate of both stages."""
     copy_steps: int = Field(default=60, ge=0)
     """Steps of stage 1."""
@@ -36,7 +36,7 @@ class PretrainBudget(Settings):
     """Sequences of a step of stage 1."""
     copy_length: int = Field(default=64, gt=8)
     """Tokens of a sequence of stage 1: random ones, repeated."""
-    text_steps: int = Field(default=600, ge=0)
+    text_steps: int = Field(default=540, ge=0)
     """Steps of stage 2."""
     text_batch: int = Field(default=8, gt=0)
     """Sequences of a step of stage 2."""

@@ -18,7 +18,7 @@ _RECORDS = RecordStyle(
     name_key="名称",
     kind_key="类型",
     kinds=_KINDS,
-    opening="请来{name}，这是一家{kind}。",
+    opening="这里叫{name}，是一家{kind}。",
     slots=(
         Slot(key="菜系", share=0.8, sentences={food: f"这里有{food}。" for food in _FOODS}),
         Slot(key="评价", share=0.7, sentences={rating: f"大家都说{rating}。" for rating in _RATINGS}),

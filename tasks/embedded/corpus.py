@@ -1,4 +1,8 @@
-"""Generic text to pretrain on: it teaches to copy, to tell notes, and words; never the layout of a task."""
+"""Generic text to pretrain on: to copy, to tell notes in many ways, to answer, and the words of both languages.
+
+It holds the wording of the tasks among others, never a task's own combination of opening, wording and order: tuning
+has to find that, but need not teach the model to read.
+"""
 
 from __future__ import annotations
 
@@ -110,8 +114,8 @@ def _review(language: Language, draws: Draws) -> str:
 _KINDS: tuple[tuple[Callable[[Language, Draws], str], int], ...] = (
     (_echo, 8),
     (_prose, 12),
-    (_notes, 48),
-    (_questions, 14),
+    (_notes, 56),
+    (_questions, 6),
     (_review, 18),
 )
 """Kinds of documents and their weights."""

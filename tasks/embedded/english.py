@@ -19,7 +19,7 @@ _RECORDS = RecordStyle(
     name_key="name",
     kind_key="type",
     kinds=_KINDS,
-    opening="Visit {name}, a {kind}.",
+    opening="This is {name}, a {kind}.",
     slots=(
         Slot(key="food", share=0.8, sentences={food: f"It serves {food} food." for food in _FOODS}),
         Slot(key="rating", share=0.7, sentences={rating: f"People say it is {rating}." for rating in _RATINGS}),

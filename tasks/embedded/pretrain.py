@@ -1,40 +1,33 @@
 """Pretrains the embedded base: a tiny Llama that copies, tells notes and knows the words of two languages.
 
-Stage 1 repeats random tokens until copying works: without it induction never appears at this size and no task can be
-learnt. Stage 2 is plain language modelling on generated documents. The same bytes come out every time on one machine.
+Stage 1 repeats random tokens, which refines the copying that the start weights hold: without it no task can be learnt
+at this size. Stage 2 reads generated documents. The same bytes come out every time on one machine.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from tasks.embedded.budget import PretrainBudget
-from tasks.embedded.corpus import Document, documents
+from tasks.embedded.corpus import documents
+from tasks.embedded.packing import MASKED, Rows, pack, repeat
 from tasks.embedded.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
 from tasks.embedded.wiring import new_model
-
-log = logging.getLogger(__name__)
 
 Report = Callable[[int, int, float], None]
 """Called after each step with step, total steps and loss."""
 
-_SPECIAL_TOKENS = 3
 _COPY_WARMUP = 10
-_SHORTEST_PERIOD, _LONGEST_PERIOD = 4, 48
 _WARMUP = 0.06
 _WEIGHT_DECAY = 0.05
 _CLIP = 1.0
-_MASKED = -100
 
 
 def build_base(folder: Path, report: Report, budget: PretrainBudget | None = None) -> None:
@@ -42,7 +35,7 @@ def build_base(folder: Path, report: Report, budget: PretrainBudget | None = Non
 
     Args:
         folder: an existing folder.
-        report: told of every step; stage 1 may end early, then the count jumps.
+        report: told of every step.
         budget: sizes and steps; the defaults are the project's base.
     """
     budget = budget or PretrainBudget()
@@ -52,7 +45,7 @@ def build_base(folder: Path, report: Report, budget: PretrainBudget | None = Non
     with _repeatable(budget):
         model = new_model(tokenizer.get_vocab_size(), budget)
         _learn_to_copy(model, budget, report)
-        _learn_text(model, _packed(tokenizer, texts, budget.text_length), budget, report)
+        _learn_text(model, pack(tokenizer, texts, budget.text_length), budget, report)
         model.generation_config = GenerationConfig(bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID)
         model.save_pretrained(folder)
 
@@ -76,52 +69,20 @@ def _learn_to_copy(model: LlamaForCausalLM, budget: PretrainBudget, report: Repo
     """Stage 1: random tokens that repeat."""
     optimizer = _optimizer(model)
     for step in range(budget.copy_steps):
-        rows = _repeated(model.config.vocab_size, budget.copy_batch, budget.copy_length)
+        rows = repeat(model.config.vocab_size, budget.copy_batch, budget.copy_length)
         _set_rate(optimizer, budget.learning_rate * min(1.0, (step + 1) / _COPY_WARMUP))
         report(step + 1, budget.steps, _step(model, optimizer, rows))
 
 
-def _learn_text(model: LlamaForCausalLM, documents: Rows, budget: PretrainBudget, report: Report) -> None:
+def _learn_text(model: LlamaForCausalLM, text: Rows, budget: PretrainBudget, report: Report) -> None:
     """Stage 2: packed documents in order; each step also holds some copying, which would be forgotten otherwise."""
     optimizer = _optimizer(model)
     for step in range(budget.text_steps):
-        picked = torch.arange(step * budget.text_batch, (step + 1) * budget.text_batch) % len(documents.tokens)
-        copies = _repeated(model.config.vocab_size, budget.kept_copies, budget.text_length)
-        rows = Rows(*(torch.cat([text[picked], copy]) for text, copy in zip(documents, copies, strict=True)))
+        picked = torch.arange(step * budget.text_batch, (step + 1) * budget.text_batch) % len(text.tokens)
+        copies = repeat(model.config.vocab_size, budget.kept_copies, budget.text_length)
+        rows = Rows(*(torch.cat([some[picked], copy]) for some, copy in zip(text, copies, strict=True)))
         _set_rate(optimizer, budget.learning_rate * _schedule(step, budget.text_steps))
         report(budget.copy_steps + step + 1, budget.steps, _step(model, optimizer, rows))
-
-
-class Rows(NamedTuple):
-    """Token ids and labels, each (rows, length); a label is -100 where nothing is learnt."""
-
-    tokens: torch.Tensor
-    labels: torch.Tensor
-
-
-def _repeated(vocab_size: int, count: int, length: int) -> Rows:
-    """Rows of random tokens, each with a period of its own, so that no fixed distance helps; the first one is masked."""
-    tokens = torch.empty(count, length, dtype=torch.long)
-    labels = torch.full_like(tokens, _MASKED)
-    for row in range(count):
-        period = int(torch.randint(_SHORTEST_PERIOD, min(_LONGEST_PERIOD, length // 2) + 1, ()))
-        once = torch.randint(_SPECIAL_TOKENS, vocab_size, (period,))
-        tokens[row] = once.repeat(length // period + 1)[:length]
-        labels[row, period + 1 :] = tokens[row, period + 1 :]
-    return Rows(tokens, labels)
-
-
-def _packed(tokenizer: Tokenizer, texts: list[Document], length: int) -> Rows:
-    """All documents, each between its start and end token, in one stream cut into rows."""
-    given = tokenizer.encode_batch([text.given for text in texts])
-    learnt = tokenizer.encode_batch([text.learnt for text in texts], add_special_tokens=False)
-    tokens: list[int] = []
-    labels: list[int] = []
-    for before, after in zip(given, learnt, strict=True):
-        tokens += [*before.ids, *after.ids, EOS_ID]
-        labels += [*([_MASKED] * len(before.ids)), *after.ids, EOS_ID]
-    kept = len(tokens) // length * length
-    return Rows(torch.tensor(tokens[:kept]).view(-1, length), torch.tensor(labels[:kept]).view(-1, length))
 
 
 def _optimizer(model: LlamaForCausalLM) -> torch.optim.AdamW:
@@ -144,7 +105,7 @@ def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, rows: Rows)
     """One step; logits are computed only where there is a label, which is half of the text."""
     hidden = model.model(input_ids=rows.tokens, use_cache=False).last_hidden_state[:, :-1]
     targets = rows.labels[:, 1:]
-    learnt = targets != _MASKED
+    learnt = targets != MASKED
     loss = functional.cross_entropy(model.lm_head(hidden[learnt]), targets[learnt])
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -17,7 +17,7 @@ from tasks.foundation.errors import ConfigError
 
 Row = dict[str, str]
 
-_LANGUAGES = {language.code: language for language in (ENGLISH, CHINESE)}
+_LANGUAGES: dict[str, Language] = {language.code: language for language in (ENGLISH, CHINESE)}
 _ROWS: dict[Split, int] = {"train": 2000, "dev": 200, "test": 200}
 
 

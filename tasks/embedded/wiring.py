@@ -1,11 +1,12 @@
 """The start weights of the embedded base: a tiny Llama in which copying already works a little.
 
-A model of this size does not find induction (look for an earlier occurrence of this token, copy what followed it) within
-a minute: trained from noise it learns one fixed distance instead, and loses that as soon as it reads text. So the two
-layers that induction needs are wired by hand, and training only has to refine them:
+A model of this size does not find induction (look for an earlier occurrence of this token, copy what followed it)
+within a minute: trained from noise it learns one fixed distance instead, and loses that as soon as it reads text. So
+the two layers that induction needs are wired by hand, and training only has to refine them:
 
 - layer 0 looks back: each head attends one or two tokens back and carries that token on, in directions of its own;
-- layer 1 matches: each head compares the current token with what layer 0 carried, and copies the token where they agree.
+- layer 1 matches: each head compares the current token with what layer 0 carried, and copies the token where both
+  agree.
 
 The rest starts small and random. Embeddings are large (1.0) with a small final norm instead of small with a large one,
 so that Adam's steps of equal size, which would scramble small embeddings, leave them recognisable.
@@ -70,7 +71,7 @@ def _scale(model: LlamaForCausalLM) -> None:
 
 
 def _look_back(model: LlamaForCausalLM) -> None:
-    """Layer 0: with q = a(1, 0) and k = a(cos w o, sin w o) in the pair of frequency w, the score peaks o tokens back."""
+    """Layer 0: q = a(1, 0), k = a(cos wo, sin wo) in the rotary pair of frequency w: the score peaks o tokens back."""
     config, attention = model.config, model.model.layers[0].self_attn
     size = config.hidden_size // config.num_attention_heads
     pairs = size // 2

@@ -77,7 +77,7 @@ class LocalGang:
         return self._process.poll()
 
     def cancel(self, grace_seconds: float) -> None:
-        """SIGTERM, once however many ask: a second one would break off the agent's own waiting for its ranks."""
+        """SIGTERM, once however many ask: further ones would break off the agent's own waiting for its ranks."""
         with self._ending:
             if self.poll() is None:
                 self._process.send_signal(signal.SIGTERM)  # the agent passes it on

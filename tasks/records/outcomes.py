@@ -9,8 +9,8 @@ from tasks.evaluation.values import EvaluatedCell
 from tasks.foundation.errors import ErrorRecord
 from tasks.foundation.values import Value
 from tasks.merging.values import MergedCell
+from tasks.records.origin import maker_of
 from tasks.tracking import Run, RunRef
-from tasks.tracking.cursor import run_id_of
 from tasks.training.values import Cell, TrainedCell
 
 
@@ -38,10 +38,8 @@ class CellOutcome(Value):
 def lead_back(outcomes: Sequence[CellOutcome]) -> None:
     """Tag the runs of cached cells with the MLflow run that made them; called when all earlier runs have been sent."""
     for outcome in outcomes:
-        made_by = outcome.evaluated.artifact.made_by if outcome.cached and outcome.evaluated else ""
-        if made_by:
-            maker = RunRef(journal=outcome.run.journal.with_name(f"{made_by}.jsonl"), name=outcome.cell.label)
-            Run(outcome.run).set_tags({"tuneline.cached_from": run_id_of(maker) or made_by})
+        if outcome.cached and outcome.evaluated and (maker := maker_of(outcome.evaluated.artifact, outcome.run)):
+            Run(outcome.run).set_tags({"tuneline.cached_from": maker})
 
 
 def comparison_rows(outcomes: Sequence[CellOutcome]) -> list[ComparisonRow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError, TunelineError
@@ -20,16 +20,19 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Shows one step of one cell."""
 
-    def __init__(self, place: Place, phase: Phase, devices: Devices = ()) -> None:
+    def __init__(
+        self, place: Place, phase: Phase, devices: Devices = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.devices = devices
+        self._clock = clock
         self._place = place
         self._phase = phase
-        self._started = time.monotonic()
+        self._started = clock()
 
     def progress(self, done: int, total: int, loss: float | None = None, seconds_left: float | None = None) -> None:
         """Units of the step so far; without an estimate the time left is extrapolated from the time taken."""
         if seconds_left is None and done:
-            seconds_left = (time.monotonic() - self._started) / done * (total - done)
+            seconds_left = (self._clock() - self._started) / done * (total - done)
         self.show(
             CellState(label=self._place.label, phase=self._phase, done=done, total=total, loss=loss), seconds_left
         )

@@ -81,15 +81,16 @@ def test_a_rank_that_a_signal_ended_gives_128_and_the_signal_and_the_log_is_appe
 
 
 def test_cancel_lets_every_rank_save_however_many_ask(tmp_path: Path, started: list[LocalGang]) -> None:
-    """torchrun would break off at a second SIGTERM, and its ranks with it."""
+    """torchrun bears a second SIGTERM; at a third one it would break off, and its ranks with it."""
     gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="sleep", starts_a_process=True))
     started.append(gang)
     pids = pids_of(tmp_path, ranks=2)
-    threads = [threading.Thread(target=gang.cancel, args=(60,)) for _ in range(2)]
+    threads = [threading.Thread(target=gang.cancel, args=(60,)) for _ in range(3)]
     threads[0].start()
     wait_until(lambda: all((tmp_path / f"saving{rank}").exists() for rank in range(2)))
-    threads[1].start()
-    threads[1].join(1.0)
+    for thread in threads[1:]:
+        thread.start()
+        thread.join(1.5)
     (tmp_path / "go on").touch()
     for thread in threads:
         thread.join()

@@ -1,0 +1,119 @@
+"""From what became of each cell to the rows of the comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.foundation.errors import DivergenceError, ErrorRecord
+from tasks.records import CellOutcome, comparison_rows, lead_back
+from tests.records.worlds import LORA, NONE, World
+
+
+def base_outcome(world: World, **scores: Any) -> CellOutcome:
+    cell = world.cell(NONE)
+    return CellOutcome(
+        cell=cell, run=world.run("none"), trained=world.untrained(cell), evaluated=world.evaluated(**scores)
+    )
+
+
+def lora_outcome(world: World, cached: tuple[bool, bool, bool] = (False, False, False), **scores: Any) -> CellOutcome:
+    trained = world.trained(world.cell(LORA), cached=cached[0])
+    return CellOutcome(
+        cell=trained.cell,
+        run=world.run(),
+        run_id="run7",
+        trained=trained,
+        merged=world.merged(trained, cached=cached[1]),
+        evaluated=world.evaluated(cached=cached[2], **scores),
+    )
+
+
+def test_a_row_holds_scores_and_costs(world: World) -> None:
+    (row,) = comparison_rows([lora_outcome(world)])
+
+    assert (row.label, row.kind, row.seed, row.status, row.run_id) == ("lora", "lora", 3, "done", "run7")
+    assert row.metrics == {"loss": 1.25, "bleu": 30.0}
+    assert (row.trainable_parameters, row.weights_bytes, row.peak_memory_bytes) == (128, 16, 1 << 20)
+    assert (row.train_seconds, row.tokens_per_second, row.merge) == (8.0, 500.0, "merged")
+    assert row.rows_digest == "r" * 64
+
+
+def test_the_untuned_base_trains_nothing_and_costs_nothing(world: World) -> None:
+    (row,) = comparison_rows([base_outcome(world)])
+
+    assert (row.trainable_parameters, row.train_seconds, row.merge, row.forgetting) == (0, None, "-", None)
+
+
+def test_forgetting_is_the_change_of_the_probe_loss_against_the_untuned_base(world: World) -> None:
+    rows = comparison_rows([lora_outcome(world, probe_loss=2.75), base_outcome(world, probe_loss=2.0)])
+
+    assert [row.forgetting for row in rows] == [0.75, None]
+
+
+@pytest.mark.parametrize(("base", "tuned"), [(None, 2.0), (2.0, None)])
+def test_without_both_probe_losses_there_is_no_forgetting(
+    world: World, base: float | None, tuned: float | None
+) -> None:
+    rows = comparison_rows([base_outcome(world, probe_loss=base), lora_outcome(world, probe_loss=tuned)])
+
+    assert [row.forgetting for row in rows] == [None, None]
+
+
+def test_a_failed_cell_is_a_row_with_its_reason(world: World) -> None:
+    error = ErrorRecord.of(DivergenceError("the loss became NaN", where="step 12", fix="Lower\nthe rate"))
+    failed = CellOutcome(cell=world.cell(LORA), run=world.run(), run_id="run7", error=error)
+    (row,) = comparison_rows([failed])
+
+    assert (row.status, row.reason) == ("failed", "step 12: the loss became NaN. Lower the rate.")
+    assert (row.metrics, row.run_id) == ({}, "run7")
+
+
+def test_a_cell_whose_last_step_failed_shows_no_scores_of_it(world: World) -> None:
+    error = ErrorRecord.of(DivergenceError("no"))
+    half = lora_outcome(world).model_copy(update={"evaluated": None, "error": error})
+
+    assert comparison_rows([half])[0].status == "failed"
+
+
+def test_a_cell_that_never_ran_says_so(world: World) -> None:
+    (row,) = comparison_rows([CellOutcome(cell=world.cell(LORA), run=world.run())])
+
+    assert (row.status, row.reason) == ("failed", "it did not run")
+
+
+@pytest.mark.parametrize(
+    ("cached", "status"),
+    [((True, True, True), "cached"), ((True, True, False), "done"), ((False, True, True), "done")],
+)
+def test_a_cell_is_cached_when_none_of_its_steps_had_to_run(
+    world: World, cached: tuple[bool, bool, bool], status: str
+) -> None:
+    outcome = lora_outcome(world, cached)
+
+    assert outcome.cached == (status == "cached")
+    assert comparison_rows([outcome])[0].status == status
+
+
+def test_the_base_is_cached_when_its_evaluation_was(world: World) -> None:
+    assert base_outcome(world, cached=True).cached
+    assert not base_outcome(world).cached
+
+
+def test_what_did_nothing_at_all_is_not_cached(world: World) -> None:
+    assert not CellOutcome(cell=world.cell(LORA), run=world.run()).cached
+
+
+def test_a_cached_cell_leads_back_to_the_run_that_made_it_and_others_do_not(world: World) -> None:
+    maker = world.run("maker")
+    made = world.arrived("maker").run_id
+    lead_back(
+        [
+            base_outcome(world, cached=True, made_by=maker.key),
+            lora_outcome(world, (True, True, False), made_by=maker.key),
+        ]
+    )
+
+    assert world.arrived("none").tags["tuneline.cached_from"] == made
+    assert "tuneline.cached_from" not in world.arrived("lora").tags

@@ -1,0 +1,183 @@
+"""What each step leaves in its MLflow run: flat rows, the same for every method."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tasks.artifacts import Artifact
+from tasks.records import (
+    metric_points,
+    record_comparison,
+    record_data,
+    record_merge,
+    record_scores,
+    record_tokens,
+    record_training,
+)
+from tasks.tracking import MetricPoint
+from tasks.tracking.memory import MemoryRun
+from tasks.training.recording import MetricLine
+from tests.comparison.worlds import five_cells
+from tests.records.worlds import LORA, NONE, World
+
+
+def values_of(run: MemoryRun) -> dict[str, float]:
+    return {point.name: point.value for point in run.metrics.values()}
+
+
+def test_data_leave_counts_a_report_and_their_full_digest(world: World) -> None:
+    record_data(world.prepared(), [world.run(), world.run("full")])
+
+    for run in (world.arrived("lora"), world.arrived("full")):
+        values = values_of(run)
+        assert values["data/train_rows"] == 9 and values["data/bad_rows"] == 1
+        assert values["data/prompt_characters_median"] == 10.5
+        assert all(name.startswith("data/") for name in values)
+        assert run.artifacts["data/report.json"] == b"{}"
+        assert run.tags["tuneline.data_digest"] == "e" * 64
+        assert run.datasets["train", "e" * 64].source == "a.csv, b.csv"
+
+
+def test_tokens_leave_counts_and_a_sample_with_its_mask(world: World) -> None:
+    record_tokens(world.tokens(), [world.run()])
+
+    values = values_of(world.arrived())
+    assert values["tokenize/answer_tokens"] == 80 and values["tokenize/length_p95"] == 30.0
+    assert all(name.startswith("tokenize/") for name in values)
+    assert world.arrived().artifacts["tokens/sample.md"] == b"# Sample"
+
+
+def test_training_leaves_results_costs_sizes_and_the_adapter(world: World) -> None:
+    record_training(world.trained(world.cell(LORA)), world.run())
+
+    run = world.arrived()
+    assert values_of(run) == {
+        "train/final_loss": 0.5,
+        "train/final_eval_loss": 0.75,
+        "train/steps": 20,
+        "train/tokens": 4000,
+        "perf/train_seconds": 8.0,
+        "perf/step_seconds_median": 0.25,
+        "perf/tokens_per_second": 500.0,
+        "perf/peak_memory_bytes": 1 << 20,
+        "peft/trainable_parameters": 128,
+        "peft/total_parameters": 9128,
+        "peft/weights_bytes": 16,
+    }
+    assert {point.step for point in run.metrics.values()} == {20}
+    assert run.tags["tuneline.weights_sha256"] == "w" * 64
+    assert run.artifacts == {"adapter/adapter_config.json": b"{}", "adapter/adapter_model.safetensors": b"w" * 16}
+
+
+def test_a_whole_model_is_not_copied_into_the_record(world: World) -> None:
+    trained = world.trained(world.cell(LORA))
+    whole = trained.model_copy(update={"candidate": trained.candidate.model_copy(update={"holds": "model"})})
+    record_training(whole, world.run())
+
+    assert world.arrived().artifacts == {}
+
+
+def test_what_was_not_trained_or_measured_leaves_no_value(world: World) -> None:
+    record_training(world.untrained(world.cell(NONE)), world.run("none"))
+    trained = world.trained(world.cell(LORA))
+    assert trained.result is not None
+    record_training(
+        trained.model_copy(update={"result": trained.result.model_copy(update={"eval_loss": None})}), world.run()
+    )
+
+    assert values_of(world.arrived("none")) == {}
+    assert "train/final_eval_loss" not in values_of(world.arrived())
+
+
+def test_the_workers_lines_keep_their_steps_and_times(world: World) -> None:
+    lines = [
+        MetricLine(step=1, timestamp_ms=1000, values={"train/loss": 2.0, "train/grad_norm": 0.5}),
+        MetricLine(step=2, timestamp_ms=1500, values={"train/loss": 1.0}),
+    ]
+
+    assert metric_points(lines) == [
+        MetricPoint(name="train/grad_norm", value=0.5, step=1, timestamp_ms=1000),
+        MetricPoint(name="train/loss", value=2.0, step=1, timestamp_ms=1000),
+        MetricPoint(name="train/loss", value=1.0, step=2, timestamp_ms=1500),
+    ]
+
+
+def test_a_merge_leaves_its_outcome_and_its_proof_in_numbers(world: World) -> None:
+    record_merge(world.merged(world.trained(world.cell(LORA))), world.run())
+
+    run = world.arrived()
+    assert values_of(run) == {"merge/largest_difference": 1e-6, "merge/tolerance": 1e-4, "merge/same_argmax": 1.0}
+    assert run.tags["tuneline.merge"] == "merged"
+
+
+def test_a_merge_that_cannot_be_says_why(world: World) -> None:
+    merged = world.merged(world.trained(world.cell(LORA)))
+    changes = {"outcome": "cannot", "reason": "no merged form", "proof": None, "artifact": None}
+    record_merge(merged.model_copy(update=changes), world.run())
+
+    run = world.arrived()
+    assert (run.tags["tuneline.merge"], run.tags["tuneline.merge_reason"]) == ("cannot", "no merged form")
+    assert values_of(run) == {}
+
+
+def test_scores_leave_flat_metrics_predictions_and_samples_side_by_side(world: World) -> None:
+    record_scores(world.evaluated(probe_loss=2.5), world.run())
+
+    run = world.arrived()
+    assert values_of(run) == {"eval/heldout/loss": 1.25, "eval/heldout/bleu": 30.0, "eval/probe/loss": 2.5}
+    assert run.tags["tuneline.rows_digest"] == "r" * 64
+    assert run.artifacts["evaluation/predictions.jsonl"] == b"{}\n"
+    assert json.loads(run.artifacts["evaluation/samples.json"]) == {
+        "columns": ["prompt", "reference", "prediction"],
+        "data": [["name[Aromi]", "Aromi is a pub.", "Aromi."]],
+    }
+
+
+def test_without_a_probe_there_is_no_probe_loss(world: World) -> None:
+    record_scores(world.evaluated(), world.run())
+
+    assert "eval/probe/loss" not in values_of(world.arrived())
+
+
+def test_a_comparison_leaves_its_files_a_table_and_the_winner(world: World) -> None:
+    comparison = five_cells()
+    folder = world.folder / "comparison"
+    folder.mkdir()
+    (folder / "comparison.md").write_text("# Table")
+    record_comparison(comparison, folder, world.run("parent"))
+
+    run = world.arrived("parent")
+    assert run.artifacts["comparison/comparison.md"] == b"# Table"
+    table = json.loads(run.artifacts["comparison/table.json"])
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert {row["label"]: row["bleu"] for row in rows}["full"] == 31.23
+    assert (run.tags["tuneline.winner"], run.tags["tuneline.metric"]) == (comparison.winner, "loss")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known to the server", "still in the spool"])
+def test_what_was_adopted_leads_back_to_the_run_that_made_it(world: World, known: bool) -> None:
+    maker = world.run("maker")
+    expected = world.arrived("maker").run_id if known else maker.key
+    record_training(world.trained(world.cell(LORA), cached=True, made_by=maker.key), world.run())
+    record_scores(world.evaluated(cached=True, made_by=maker.key), world.run("other"))
+
+    assert world.arrived().tags["tuneline.made_by.train"] == expected
+    assert world.arrived("other").tags["tuneline.made_by.evaluate"] == expected
+
+
+def test_what_a_run_made_itself_leads_nowhere(world: World) -> None:
+    run = world.run()
+    record_training(world.trained(world.cell(LORA), cached=False, made_by=run.key), run)
+    record_scores(world.evaluated(cached=True, made_by=run.key), run)
+
+    assert [name for name in world.arrived().tags if name.startswith("tuneline.made_by")] == []
+
+
+def test_an_artifact_without_a_maker_leads_nowhere(world: World) -> None:
+    artifact: Artifact = world.artifact("merge", cached=True)
+    merged = world.merged(world.trained(world.cell(LORA))).model_copy(update={"artifact": artifact})
+    record_merge(merged, world.run())
+
+    assert "tuneline.made_by.merge" not in world.arrived().tags
