@@ -172,6 +172,6 @@ ADVICE: Final[dict[str, str]] = {
     "predict_with_generate": "Remove it: metrics that need generated text generate it",
     "tokenizer": "Remove it: the tokenizer is the one in the model's folder",
     "tokenizer_name_or_path": "Remove it: the tokenizer is the one in the model's folder",
-    "mask_history": "Use data.train_on_prompt: false, the default: the loss counts the last answer only",
+    "mask_history": "Use data.train_on_prompt: false, the default: the loss counts the answers only",
 }
 """Familiar names without a counterpart, and what to do instead."""

@@ -51,7 +51,11 @@ def init(
     model: Annotated[str, typer.Argument(help="A model folder or hub id.")] = "embedded:tiny-llama",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write.")] = Path("experiment.yaml"),
 ) -> None:
-    """Look at a data file and a model, and write a commented experiment."""
+    """Look at a data file and a model, and write a commented experiment.
+
+    Data that tuneline makes itself need no file: `data.train: embedded:TASK`, where TASK is records-en, records-zh,
+    sentiment-en or sentiment-zh.
+    """
     from flows.commands.init import write_experiment
 
     write_experiment(data, model, output, Console())

@@ -9,6 +9,7 @@ from prefect import flow
 from configs.experiment import Experiment
 from flows.outcome import FlowOutcome, outcome_of
 from flows.parts import (
+    conditions_of,
     context_of,
     exam_of,
     load_settings,
@@ -67,7 +68,7 @@ def prepare_material(settings: Experiment, place: Place) -> Material:
     base = find_base.submit(settings.model, place).result()
     prepared = prepare_data.submit(settings.data, place).result()
     tokens = tokenize_data.submit(prepared, base, settings.data, place).result()
-    return Material(base=base, prepared=prepared, tokens=tokens)
+    return Material(base=base, prepared=prepared, tokens=tokens, conditions=conditions_of(settings))
 
 
 def run_cells(cells: Sequence[PlannedCell], exam: Exam, merging: MergeSettings, here: Session) -> list[CellOutcome]:

@@ -14,7 +14,7 @@ from configs.loading import load_experiment
 from tasks.compare import Yardstick
 from tasks.comparison.values import MetricColumn
 from tasks.evaluation.exam import Exam
-from tasks.methods import parse_method
+from tasks.methods import Conditions, parse_method
 from tasks.metrics import all_metrics
 from tasks.plan import Material
 from tasks.records import CellOutcome, Context, context
@@ -63,6 +63,15 @@ def specs_of(settings: Experiment) -> tuple[CellSpec, ...]:
         ranks = settings.distributed.ranks_per_node
         specs.append(CellSpec(label=label, method=method.model_dump(mode="json"), seed=seed, ranks=ranks))
     return tuple(specs)
+
+
+def conditions_of(settings: Experiment) -> Conditions:
+    """What a method may have to refuse."""
+    return Conditions(
+        gradient_checkpointing=settings.training.gradient_checkpointing,
+        packing=settings.data.packing,
+        max_seq_length=settings.data.max_seq_length,
+    )
 
 
 def exam_of(settings: Experiment, material: Material) -> Exam:

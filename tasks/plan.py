@@ -8,6 +8,7 @@ from prefect import task
 
 from tasks.data.values import PreparedData, TokenizedData
 from tasks.foundation.values import Value
+from tasks.methods import Conditions
 from tasks.models.values import BaseModel
 from tasks.records import Context, describe_cell, describe_run, record_data, record_tokens
 from tasks.tracking import create_run
@@ -24,6 +25,8 @@ class Material(Value):
     base: BaseModel
     prepared: PreparedData
     tokens: TokenizedData
+    conditions: Conditions
+    """What methods may have to refuse."""
 
 
 class PlannedCell(Value):
@@ -40,7 +43,9 @@ def plan(
     """Name every cell by what decides its bytes, and open its run under the comparison's."""
     with reporting(place, "prepare"):
         describe_run(place.run, shared)
-        cells = [plan_cell(spec, material.base, material.tokens.artifact, training) for spec in specs]
+        cells = [
+            plan_cell(spec, material.base, material.tokens.artifact, training, material.conditions) for spec in specs
+        ]
         return tuple(
             _open(cell, material, shared, _place(cell, number, shared, place)) for number, cell in enumerate(cells, 1)
         )

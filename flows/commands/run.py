@@ -14,7 +14,7 @@ from configs.checks import validate
 from configs.experiment import Experiment, Paths, with_environment
 from configs.loading import load_experiment
 from flows.guarding import log_to, terminating_in_order
-from flows.orchestration import configure_prefect
+from flows.orchestration import configure_prefect, prefect_server, wait_for_server
 from flows.view import watching
 from tasks.workspace.board import Board
 
@@ -36,9 +36,10 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
     log_to(report / "log.txt")
     configure_prefect(runs / "prefect")
     Board(report / "progress").clear()
-    with watching(report / "progress", console), terminating_in_order():
+    with terminating_in_order(), prefect_server(runs / "prefect-server.log"), watching(report / "progress", console):
         from flows.compare_methods import compare_methods
 
+        wait_for_server()
         outcome: FlowOutcome = compare_methods(str(path), list(overrides))
     print_outcome(outcome, settings, report, console)
     return outcome.exit_code
@@ -53,7 +54,7 @@ def print_outcome(outcome: FlowOutcome, settings: Experiment, report: Path, cons
         seen = " (it was there already)" if version.cached else ""
         console.print(f"\nRegistered {version.name} version {version.version} as @{version.alias}{seen}.")
     console.print(f"\nReport:  {shortest(report / 'comparison' / 'comparison.md')}", soft_wrap=True)
-    console.print("Pages:   tuneline ui    (MLflow http://127.0.0.1:5000, Prefect http://127.0.0.1:4200)")
+    console.print("Pages:   tuneline ui  (MLflow 127.0.0.1:5000, Prefect 127.0.0.1:4200)")
     if outcome.unsent_events:
         console.print(
             f"MLflow ({settings.tracking.uri}) did not take {outcome.unsent_events} events yet; "

@@ -15,12 +15,11 @@ from rich.console import Console
 
 from configs.experiment import Paths
 from flows.guarding import terminating_in_order
-from flows.orchestration import configure_prefect
+from flows.orchestration import HOST, configure_prefect
 from tasks.foundation.errors import DependencyError, ResourceError
 from tasks.tracking.settings import TrackingSettings
 
 _START_SECONDS = 120
-HOST = "127.0.0.1"
 MLFLOW_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 

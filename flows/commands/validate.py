@@ -10,18 +10,29 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.checks import validate
-from configs.experiment import with_environment
-from configs.loading import load_experiment
+from configs.experiment import Experiment, with_environment
+from configs.loading import InvalidExperimentError, load_experiment
+from tasks.foundation.errors import TunelineError
 
 
 def validate_experiment(path: Path, overrides: Sequence[str], console: Console) -> int:
     """Print every problem on a line of its own, or that there is none; the exit code of the first one."""
-    settings = with_environment(load_experiment(path, overrides), os.environ)
-    problems = validate(settings)
+    settings, problems = examined(path, overrides)
     for problem in problems:
         sys.stderr.write(f"tuneline: {problem}\n")
-    if problems:
+    if settings is None or problems:
         return problems[0].exit_code
     cells = sum(len(settings.training.seeds) for method in settings.methods if method.info.holds != "nothing")
-    console.print(f"{path}: valid. {cells} cells to train on {settings.model.name_or_path}.", highlight=False)
+    console.print(
+        f"{path}: valid. {cells} cells to train on {settings.model.name_or_path}.", highlight=False, soft_wrap=True
+    )
     return 0
+
+
+def examined(path: Path, overrides: Sequence[str]) -> tuple[Experiment | None, Sequence[TunelineError]]:
+    """The experiment and its problems; where the file itself is wrong, every problem of the file."""
+    try:
+        settings = with_environment(load_experiment(path, overrides), os.environ)
+    except InvalidExperimentError as error:
+        return None, error.details
+    return settings, validate(settings)

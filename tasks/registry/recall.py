@@ -1,4 +1,4 @@
-"""A registration that was made before is found without packaging anything: the request's digest leads to the package's."""
+"""A registration that was made before is found without packaging: the request's digest leads to the package's."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ _calling: ContextVar[bool] = ContextVar("calling", default=False)
 
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow's page opens such an experiment with its table of runs; without a kind it shows traces, of which we have none."""
+"""MLflow's page opens such an experiment with its table of runs; without a kind it shows traces."""
 
 
 class MlflowSink:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.artifacts.values import Artifact
 from tasks.foundation.values import Value
-from tasks.methods import Method, parse_method
+from tasks.methods import Conditions, Method, parse_method
 from tasks.models.values import BaseModel
 from tasks.training.identity import cell_facts, fingerprint
 from tasks.training.settings import TrainingSettings
@@ -23,9 +23,16 @@ class CellSpec(Value):
     ranks: int = 1
 
 
-def plan_cell(spec: CellSpec, base: BaseModel, tokens: Artifact, training: TrainingSettings) -> Cell:
-    """Resolve rates and steps, and name the cell by everything that decides its bytes."""
+def plan_cell(
+    spec: CellSpec, base: BaseModel, tokens: Artifact, training: TrainingSettings, conditions: Conditions
+) -> Cell:
+    """Resolve rates and steps, and name the cell by everything that decides its bytes.
+
+    Raises:
+        ConfigError: the method cannot work on this base under these settings; nothing has been loaded yet.
+    """
     method = parse_method(spec.method)
+    method.check(base.facts, conditions)
     resolved = training.model_copy(update={"max_steps": method.max_steps or training.max_steps})
     settings = resolve_method(method, base, resolved)
     facts = cell_facts(base, tokens, settings, resolved, (spec.seed, spec.ranks))

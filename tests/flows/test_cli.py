@@ -15,7 +15,14 @@ from tests.flows.worlds import tuneline, write_experiment, write_world
 
 pytestmark = pytest.mark.xdist_group("flows")
 HEAVY = ("torch", "transformers", "mlflow", "prefect", "peft", "datasets")
-IMPORTS = "import sys; from flows.cli import call; sys.argv = ['tuneline', *{arguments!r}]; code = call(); heavy = [n for n in {heavy!r} if n in sys.modules]; sys.exit(f'{{code}} {{heavy}}' if code or heavy else 0)"
+IMPORTS = """
+import sys
+from flows.cli import call
+sys.argv = ["tuneline", *{arguments!r}]
+code = call()
+heavy = [name for name in {heavy!r} if name in sys.modules]
+sys.exit(f"{{code}} {{heavy}}" if code or heavy else 0)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +32,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["validate", "toy.yaml"], ["methods"], ["methods", "lora"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["validate", "toy.yaml"], ["methods"], ["methods", "lora"]]
+)
 def test_help_validate_and_methods_import_nothing_heavy(world: Path, arguments: list[str]) -> None:
     script = IMPORTS.format(arguments=arguments, heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", script], cwd=world, capture_output=True, text=True)

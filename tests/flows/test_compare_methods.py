@@ -1,4 +1,4 @@
-"""The whole product, started as a user starts it, on a tiny model with a real Prefect server and a real MLflow store."""
+"""The whole product as a user starts it, on a tiny model, with a real Prefect server and a real MLflow store."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_comparison_is_in_mlflow_in_the_report_and_in_prefect(finished: Fini
     files = {"comparison.md", "comparison.csv", "comparison.json", "comparison.png"}
     assert {f"comparison/{name}" for name in files} <= stored
     assert files <= {path.name for path in (folder / "runs/reports/toy/comparison").iterdir()}
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310
         f"{prefect_server}/artifacts/filter",
         data=json.dumps({"artifacts": {"key": {"any_": ["comparison-toy"]}}}).encode(),
         headers={"Content-Type": "application/json"},

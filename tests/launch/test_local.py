@@ -60,6 +60,7 @@ def test_the_first_failing_rank_gives_the_exit_code_and_takes_the_others_with_it
     tmp_path: Path, started: list[LocalGang]
 ) -> None:
     gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="fail", rank=1, code=11))
+    (tmp_path / "go on").touch()
     started.append(gang)
 
     assert ended(gang) == 11

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from tasks.artifacts import Artifact, seal
+from tasks.methods import Conditions
 from tasks.models.values import BaseModel
 from tasks.training.plan import CellSpec, plan_cell
 from tasks.training.recording import MetricLine, read_metrics
@@ -46,7 +47,8 @@ def write_tokens(folder: Path, rows: int = 30) -> Artifact:
 
 
 def toy_cell(base: BaseModel, tokens: Artifact, method: dict[str, Any], training: TrainingSettings = QUICK) -> Cell:
-    return plan_cell(CellSpec(label=str(method["kind"]), method=method, seed=0), base, tokens, training)
+    conditions = Conditions(gradient_checkpointing=training.gradient_checkpointing, packing=False, max_seq_length=16)
+    return plan_cell(CellSpec(label=str(method["kind"]), method=method, seed=0), base, tokens, training, conditions)
 
 
 def request_in(folder: Path, cell: Cell) -> TrainRequest:
