@@ -27,11 +27,13 @@ def test_any_text_comes_back_as_it_was(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
 
 
-def test_a_chinese_name_has_the_same_tokens_wherever_it_stands(tokenizer: Tokenizer) -> None:
-    name = tokenizer.encode("红叶花园", add_special_tokens=False).ids
-    for text in ("名称[红叶花园]", "这里叫红叶花园，是一家茶馆。", "我们去了红叶花园。"):
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-        assert any(ids[start : start + len(name)] == name for start in range(len(ids)))
+def test_chinese_characters_stand_alone_so_that_a_name_has_the_same_tokens_wherever_it_stands(
+    tokenizer: Tokenizer,
+) -> None:
+    for text in ("名称[红叶花园]", "这里叫红叶花园，是一家茶馆。", "大家都说很好。可以带孩子来。"):
+        whole = tokenizer.encode(text, add_special_tokens=False).ids
+        alone = (tokenizer.encode(character, add_special_tokens=False).ids for character in text)
+        assert whole == [token for tokens in alone for token in tokens]
 
 
 def test_an_english_value_has_the_same_tokens_in_a_record_and_in_a_text(tokenizer: Tokenizer) -> None:
