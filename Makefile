@@ -23,10 +23,10 @@ demo: $(READY)
 	$(BIN)/tuneline run configs/experiments/demo.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not system"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not system"
 
 test-system: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m system
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m system
 
 test-all: test test-system
 

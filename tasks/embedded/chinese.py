@@ -33,6 +33,7 @@ _REVIEWS = ReviewStyle(
     subjects=("菜", "汤", "茶", "服务", "房间", "音乐", "风景", "座位"),
     good=("好极了", "真棒", "让人开心", "比想的好"),
     bad=("糟极了", "太烂", "让人难过", "比想的坏"),
+    judgement="{subject}{tone}",
     pair="{first}，{second}。",
     positive="好评",
     negative="差评",

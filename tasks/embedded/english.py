@@ -38,6 +38,7 @@ _REVIEWS = ReviewStyle(
     subjects=("food", "soup", "bread", "coffee", "service", "waiter", "room", "music", "view", "menu"),
     good=("lovely", "wonderful", "perfect", "a joy", "better than I hoped"),
     bad=("awful", "terrible", "a mess", "a shame", "worse than I feared"),
+    judgement="{subject} was {tone}",
     pair="The {first} and the {second}.",
     positive="positive",
     negative="negative",

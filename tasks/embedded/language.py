@@ -41,6 +41,8 @@ class ReviewStyle(Value):
     subjects: Words
     good: Words
     bad: Words
+    judgement: str
+    """Half a sentence with `{subject}` and `{tone}`."""
     pair: str
     """Sentence with `{first}` and `{second}`."""
     positive: str

@@ -71,15 +71,11 @@ def review_of(language: Language, name: str, draws: Draws) -> tuple[str, str]:
     style = language.reviews
     label = draws.pick((style.positive, style.negative, style.mixed))
     judgements = [
-        f"{subject}{_copula(language)}{draws.pick(tone)}"
+        style.judgement.format(subject=subject, tone=draws.pick(tone))
         for subject, tone in zip(draws.shuffled(style.subjects), _tones(style, label, draws), strict=False)
     ]
     opening = draws.pick(style.openings).format(name=name)
     return label, language.gap.join((opening, style.pair.format(first=judgements[0], second=judgements[1])))
-
-
-def _copula(language: Language) -> str:
-    return " was " if language.code == "en" else ""
 
 
 def _tones(style: ReviewStyle, label: str, draws: Draws) -> list[tuple[str, ...]]:

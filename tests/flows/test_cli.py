@@ -13,7 +13,6 @@ from flows.view import bars, clock, line
 from tasks.workspace.board import CellState
 from tests.flows.worlds import tuneline, write_experiment, write_world
 
-pytestmark = pytest.mark.xdist_group("flows")
 HEAVY = ("torch", "transformers", "mlflow", "prefect", "peft", "datasets")
 IMPORTS = """
 import sys

@@ -8,8 +8,6 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from tests.flows.worlds import (
     METHODS,
     cells_of,
@@ -21,7 +19,6 @@ from tests.flows.worlds import (
     write_experiment,
 )
 
-pytestmark = pytest.mark.xdist_group("flows")
 Finished = tuple[Path, str]
 
 

@@ -17,7 +17,6 @@ from tests.flows.worlds import cells_of, client, parents_of, runs_of, start
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.xdist_group("flows"),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: infra/install-system-packages.sh"),
 ]
 SECONDS = 60_000

@@ -27,7 +27,6 @@ from tests.flows.worlds import (
     write_world,
 )
 
-pytestmark = pytest.mark.xdist_group("flows")
 LONG = {"max_steps": 60, "per_device_train_batch_size": 4, "save_steps": 5}
 ONE = [{"kind": "lora", "r": 4, "lora_alpha": 8, "learning_rate": 1e-2}]
 
@@ -67,6 +66,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes_series_and_closed_
     assert {run.info.status for run in runs_of(mlflow)} == {"KILLED", "FINISHED"}
 
 
+@pytest.mark.system
 def test_sigterm_checkpoints_closes_the_runs_and_exits_143(whole: Path, tmp_path: Path) -> None:
     write_world(tmp_path)
     write_experiment(tmp_path, training=LONG, methods=ONE)
@@ -82,6 +82,7 @@ def test_sigterm_checkpoints_closes_the_runs_and_exits_143(whole: Path, tmp_path
     assert weights_of(tmp_path) == weights_of(whole)
 
 
+@pytest.mark.system
 def test_the_same_experiment_started_twice_at_once_trains_each_cell_once(whole: Path, tmp_path: Path) -> None:
     write_world(tmp_path)
     write_experiment(tmp_path, training=LONG, methods=ONE)
