@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 from tasks.artifacts import write_durably
-from tasks.foundation.errors import CancelledRunError, ErrorRecord, TunelineError
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, shortage
 from tasks.launch.guard import end_with_parent
 from tasks.training.values import TrainRequest
 
@@ -37,19 +37,8 @@ def main(arguments: list[str]) -> int:
 
 
 def translate(error: Exception) -> Exception:
-    """Give the library's own exceptions the cause they stand for."""
-    from tasks.foundation.errors import ResourceError
-
-    if isinstance(error, TunelineError):
-        return error
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return ResourceError(
-            f"out of memory: {str(error).splitlines()[0]}",
-            fix="Halve training.per_device_train_batch_size and double training.gradient_accumulation_steps",
-        )
-    if isinstance(error, OSError) and error.errno == 28:
-        return ResourceError(f"the disk is full: {error.filename or ''}", fix="Free some space and run it again")
-    return error
+    """Give the exceptions of libraries and of the system the cause they stand for."""
+    return shortage(error) or error
 
 
 def _fail(error: Exception, failure: Path) -> int:

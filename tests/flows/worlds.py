@@ -73,7 +73,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def tuneline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `tuneline` to its end."""
     process = start(folder, *arguments)
-    output, errors = process.communicate(timeout=540)
+    output, errors = process.communicate(timeout=1400)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 

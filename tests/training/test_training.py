@@ -12,7 +12,7 @@ from torch import nn
 
 from tasks.artifacts import Artifact
 from tasks.data.collate import Collator
-from tasks.foundation.errors import ModelError
+from tasks.foundation.errors import ConfigError, ModelError
 from tasks.models.loading import load_base
 from tasks.models.values import BaseModel
 from tasks.training.audit import checksums, verdict
@@ -226,3 +226,9 @@ def _method(settings: dict):
     from tasks.methods import parse_method
 
     return parse_method(settings)
+
+
+def test_a_method_that_cannot_work_is_refused_when_its_cell_is_planned(base: BaseModel, tokens: Artifact) -> None:
+    settings = QUICK.model_copy(update={"gradient_checkpointing": True})
+    with pytest.raises(ConfigError, match="gradient"):
+        toy_cell(base, tokens, {"kind": "prefix_tuning"}, settings)
