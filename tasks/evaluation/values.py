@@ -83,4 +83,3 @@ class EvaluatedCell(Value):
     artifact: Artifact
     scores: Scores
     samples: tuple[Sample, ...] = ()
-    seconds: float = 0.0
