@@ -29,6 +29,7 @@ def main(request: Path) -> int:
     if asked["action"] == "end":
         return 0
     if asked["action"] == "fail" and rank == asked.get("rank", 0):
+        here.wait_for("go on")  # were it to fail at once, torchrun might end the other before it was there
         return int(asked["code"])
     if asked["action"] == "die" and rank == asked.get("rank", 0):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -48,11 +49,14 @@ class Seen:
         staged.write_text(text)
         staged.replace(self._folder / f"{word}{self._rank}")
 
+    def wait_for(self, word: str) -> None:
+        while not (self._folder / word).exists():
+            time.sleep(0.02)
+
     def end(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: what follows takes a while, as saving a checkpoint does."""
         self.say("saving")
-        while not (self._folder / "go on").exists():
-            time.sleep(0.02)
+        self.wait_for("go on")
         self.say("saved")
         sys.exit(143)
 

@@ -60,11 +60,12 @@ def test_the_first_failing_rank_gives_the_exit_code_and_takes_the_others_with_it
     tmp_path: Path, started: list[LocalGang]
 ) -> None:
     gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="fail", rank=1, code=11))
-    (tmp_path / "go on").touch()
     started.append(gang)
+    pids = pids_of(tmp_path, ranks=2)
+    (tmp_path / "go on").touch()
 
     assert ended(gang) == 11
-    assert alive(pids_of(tmp_path, ranks=2)) == []
+    assert alive(pids) == []
     assert "exitcode  : 11" in (tmp_path / "log.txt").read_text()
 
 
