@@ -12,6 +12,7 @@ from tasks.foundation.values import Value
 from tasks.plan import PlannedCell
 from tasks.records import CellOutcome
 from tasks.registry.values import RegisteredVersion
+from tasks.workspace import close_left
 
 
 class FlowOutcome(Value):
@@ -31,12 +32,17 @@ class FlowOutcome(Value):
 
 
 def outcome_of(planned: PlannedCell, steps: Sequence[PrefectFuture], run_id: str) -> CellOutcome:
-    """Wait for train, merge and evaluate of a cell; the first failure is its error."""
+    """Wait for train, merge and evaluate of a cell; the first failure is its error.
+
+    The run is closed here when Prefect broke off a step before the step could do so itself.
+    """
     for step in steps:
         step.wait()
     results = [step.result(raise_on_failure=False) if step.state.is_completed() else None for step in steps]
     failed = next((step for step in steps if step.state.is_failed() or step.state.is_crashed()), None)
     error = ErrorRecord.of(failed.result(raise_on_failure=False)) if failed else None
+    if error:
+        close_left([planned.place], error.error())
     trained, merged, evaluated = results
     return CellOutcome(
         cell=planned.cell,

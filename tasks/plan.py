@@ -11,11 +11,10 @@ from tasks.foundation.values import Value
 from tasks.methods import Conditions
 from tasks.models.values import BaseModel
 from tasks.records import Context, describe_cell, describe_run, record_data, record_tokens
-from tasks.tracking import create_run
 from tasks.training.plan import CellSpec, plan_cell
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
-from tasks.workspace import Place, reporting
+from tasks.workspace import Place, open_cell, reporting
 from tasks.workspace.board import Board, CellState
 
 
@@ -47,13 +46,9 @@ def plan(
             plan_cell(spec, material.base, material.tokens.artifact, training, material.conditions) for spec in specs
         ]
         return tuple(
-            _open(cell, material, shared, _place(cell, number, shared, place)) for number, cell in enumerate(cells, 1)
+            _open(cell, material, shared, open_cell(place, cell.label, number, shared.experiment))
+            for number, cell in enumerate(cells, 1)
         )
-
-
-def _place(cell: Cell, position: int, shared: Context, place: Place) -> Place:
-    run = create_run(place.workspace.spool, name=cell.label, experiment=shared.experiment, parent=place.run)
-    return place.model_copy(update={"label": cell.label, "position": position, "run": run})
 
 
 def _open(cell: Cell, material: Material, shared: Context, place: Place) -> PlannedCell:

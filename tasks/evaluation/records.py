@@ -1,4 +1,4 @@
-"""The files of an evaluation: scores.json, predictions.jsonl."""
+"""The files of an evaluation: scores.json, predictions.jsonl, cost.json."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tasks.artifacts import Artifact
-from tasks.evaluation.values import EvaluatedCell, Prediction, Sample, Scores
+from tasks.evaluation.values import EvaluatedCell, EvaluationCost, Prediction, Sample, Scores
 from tasks.foundation.digests import canonical_json
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.jsonl"
+COST = "cost.json"
 
 
 def write_records(folder: Path, scores: Scores, predictions: Iterable[Prediction]) -> None:
@@ -18,6 +19,11 @@ def write_records(folder: Path, scores: Scores, predictions: Iterable[Prediction
     (folder / SCORES).write_text(canonical_json(scores) + "\n", encoding="utf-8", newline="\n")
     with (folder / PREDICTIONS).open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(canonical_json(prediction) + "\n" for prediction in predictions)
+
+
+def write_cost(folder: Path, cost: EvaluationCost) -> None:
+    """Put the cost beside the scores, which must not depend on it."""
+    (folder / COST).write_text(cost.model_dump_json() + "\n", encoding="utf-8")
 
 
 def read_predictions(folder: Path) -> Iterator[Prediction]:
@@ -36,7 +42,13 @@ def read_evaluated(artifact: Artifact, samples: int) -> EvaluatedCell:
     scores = Scores.model_validate_json((artifact.path / SCORES).read_bytes())
     chosen = sorted(read_predictions(artifact.path), key=lambda prediction: prediction.id)
     shown = (_sample(prediction) for prediction in chosen if _shown(prediction) is not None)
-    return EvaluatedCell(artifact=artifact, scores=scores, samples=tuple(shown)[:samples])
+    cost = artifact.path / COST
+    return EvaluatedCell(
+        artifact=artifact,
+        scores=scores,
+        cost=EvaluationCost.model_validate_json(cost.read_bytes()) if cost.exists() else None,
+        samples=tuple(shown)[:samples],
+    )
 
 
 def _shown(prediction: Prediction) -> str | None:

@@ -41,6 +41,13 @@ class Scores(Value):
     """sha256 over the ids of the rows: two scores compare only where it is equal."""
 
 
+class EvaluationCost(Value):
+    """cost.json: what a repetition need not reproduce."""
+
+    seconds: float
+    """From the loading of the model to the last score."""
+
+
 class RowScore(Value):
     """One row in predictions.jsonl. `loss_sum` in nats over `tokens`; both None when no metric needs likelihoods."""
 
@@ -78,8 +85,9 @@ class Sample(Value):
 
 
 class EvaluatedCell(Value):
-    """Artifact `evaluate`: scores.json and predictions.jsonl."""
+    """Artifact `evaluate`: scores.json, predictions.jsonl and cost.json."""
 
     artifact: Artifact
     scores: Scores
+    cost: EvaluationCost | None = None
     samples: tuple[Sample, ...] = ()

@@ -61,6 +61,8 @@ def record_scores(evaluated: EvaluatedCell, ref: RunRef) -> None:
     values = {f"eval/{SUITE}/{name}": value for name, value in scores.metrics.items()}
     if scores.probe_loss is not None:
         values["eval/probe/loss"] = scores.probe_loss
+    if evaluated.cost:
+        values["perf/evaluation_seconds"] = evaluated.cost.seconds
     run.log_metrics(values)
     run.set_tags({"tuneline.rows_digest": scores.rows_digest} | origin_tags(evaluated.artifact, ref))
     run.log_artifact(evaluated.artifact.path / "predictions.jsonl", "evaluation")

@@ -3,7 +3,7 @@
 Light: nothing here imports MLflow. The sending side is `tasks.tracking.shipper`.
 """
 
-from tasks.tracking.owner import reconcile
+from tasks.tracking.owner import owned_here, reconcile
 from tasks.tracking.reachable import check_reachable
 from tasks.tracking.redaction import redact
 from tasks.tracking.run import Run, create_run
@@ -19,6 +19,7 @@ __all__ = [
     "TrackingSettings",
     "check_reachable",
     "create_run",
+    "owned_here",
     "reconcile",
     "redact",
     "tracking_uri",

@@ -51,6 +51,12 @@ def release(journal: Path) -> None:
             os.close(handle)
 
 
+def owned_here(journal: Path) -> bool:
+    """True while this process owns the run: its end is not written yet."""
+    with _guard:
+        return _owner_file(journal) in _held
+
+
 def owned_elsewhere(journal: Path) -> bool:
     """True when another living process owns the run."""
     path = _owner_file(journal)

@@ -51,7 +51,7 @@ class Checkpoints:
         """Seal the staged folder of a step and give it its name. Only rank 0, after all ranks wrote."""
         staging = self.folder / f".step-{step:08d}.staging"
         (staging / IDENTITY).write_text(canonical_json(self._identity), encoding="utf-8")
-        seal(staging, kind="checkpoint", key=f"step-{step}")
+        seal(staging, kind="checkpoint", key=_key(step))
         final = self.path(step)
         shutil.rmtree(final, ignore_errors=True)
         staging.replace(final)
@@ -66,7 +66,7 @@ class Checkpoints:
         """
         for step in reversed(self.steps()):
             try:
-                verify(self.path(step))
+                self._verify(step)
             except IntegrityError as error:
                 log.warning("checkpoint of step %d is damaged (%s); falling back to the one before", step, error)
                 continue
@@ -81,6 +81,11 @@ class Checkpoints:
                 (self.path(step) / MANIFEST).unlink()
                 shutil.rmtree(self.path(step), ignore_errors=True)
 
+    def _verify(self, step: int) -> None:
+        """Every byte, and that it is the checkpoint of this step and not of another under its name."""
+        if (key := verify(self.path(step)).key) != _key(step):
+            raise IntegrityError(f"it says that it is {key}", where=str(self.path(step)))
+
     def _refuse_foreign(self, step: int) -> None:
         theirs = json.loads((self.path(step) / IDENTITY).read_text(encoding="utf-8"))
         difference = identity_difference(theirs, self._identity)
@@ -90,6 +95,10 @@ class Checkpoints:
                 where=str(self.folder),
                 fix="Take the settings back, or delete this folder to train from the start",
             )
+
+
+def _key(step: int) -> str:
+    return f"step-{step}"
 
 
 def identity_difference(theirs: dict[str, str], ours: dict[str, str]) -> str:

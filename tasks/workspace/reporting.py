@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError, TunelineError
 from tasks.launch.slots import Devices, current_slots
-from tasks.tracking import Run
+from tasks.tracking import Run, create_run, owned_here
 from tasks.workspace.board import Board, CellState, Phase
 from tasks.workspace.steps import current_steps
 from tasks.workspace.values import Place
@@ -63,6 +63,21 @@ def working(place: Place, phase: Phase) -> Iterator[Reporter]:
         reporter = Reporter(place, phase, devices)
         reporter.show(CellState(label=place.label, phase=phase))
         yield reporter
+
+
+def open_cell(place: Place, label: str, position: int, experiment: str) -> Place:
+    """The place of a cell, with a run under that of `place`; the session closes it should no step come to do so."""
+    run = create_run(place.workspace.spool, name=label, experiment=experiment, parent=place.run)
+    cell = place.model_copy(update={"label": label, "position": position, "run": run})
+    current_steps().opened(cell)
+    return cell
+
+
+def close_left(places: Iterable[Place], error: BaseException) -> None:
+    """End the runs of cells that no step has ended, since the flow was ended before one of them began."""
+    for place in places:
+        if owned_here(place.run.journal):
+            close_failed(place, error)
 
 
 def close_failed(place: Place, error: BaseException) -> None:

@@ -17,8 +17,8 @@ from tasks.tracking import Run, RunRef, create_run
 from tasks.tracking.settings import TrackingSettings
 from tasks.tracking.shipper import Shipper
 from tasks.workspace.board import Board, CellState
-from tasks.workspace.reporting import close_failed
-from tasks.workspace.steps import counting
+from tasks.workspace.reporting import close_left
+from tasks.workspace.steps import Steps, counting
 from tasks.workspace.values import Place, Workspace
 
 log = logging.getLogger(__name__)
@@ -76,10 +76,10 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
         place = Place(workspace=workspace, board=board, label=SHARED, position=0, run=run)
         held = Session(place, shipper, opening.tracking.flush_seconds)
         try:
-            with _processes(slots, workspace.report(opening.name) / "children.log"):
+            with counting() as steps, _processes(slots, steps, workspace.report(opening.name) / "children.log"):
                 yield held
         except BaseException as error:
-            close_failed(place, error)
+            close_left([*steps.cells, place], error)
             raise
         else:
             Run(place.run).finish("FINISHED")
@@ -89,15 +89,14 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
 
 
 @contextmanager
-def _processes(slots: Slots, children_log: Path) -> Iterator[None]:
+def _processes(slots: Slots, steps: Steps, children_log: Path) -> Iterator[None]:
     """Slots, child processes and ranks; at the end none of them is there, and every step has closed its run."""
-    with counting() as steps:
-        try:
-            with sharing(slots), children(slots.count, children_log), gangs():
-                yield
-        finally:
-            if not steps.wait(_QUIET_SECONDS):
-                log.warning("a step has not ended within %.0f s; its run is closed at the next start", _QUIET_SECONDS)
+    try:
+        with sharing(slots), children(slots.count, children_log), gangs():
+            yield
+    finally:
+        if not steps.wait(_QUIET_SECONDS):
+            log.warning("a step has not ended within %.0f s of the flow's end", _QUIET_SECONDS)
 
 
 def _cores() -> int:

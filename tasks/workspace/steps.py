@@ -1,4 +1,7 @@
-"""The steps in progress: a flow that ends waits until each of them has said how its run ended."""
+"""The steps in progress: a flow that ends waits until each of them has said how its run ended.
+
+And the cells that were opened: those that no step came to are closed by the flow.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from tasks.workspace.values import Place
+
 
 class Steps:
-    """Counts the steps in progress of one flow."""
+    """Counts the steps in progress of one flow, and knows its cells."""
 
     def __init__(self) -> None:
+        self.cells: list[Place] = []
         self._count = 0
         self._changed = threading.Condition()
+
+    def opened(self, cell: Place) -> None:
+        """A cell got a run of its own."""
+        self.cells.append(cell)
 
     @contextmanager
     def one(self) -> Iterator[None]:

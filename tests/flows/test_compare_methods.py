@@ -8,6 +8,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.flows.worlds import (
     METHODS,
     cells_of,
@@ -19,6 +21,7 @@ from tests.flows.worlds import (
     write_experiment,
 )
 
+pytestmark = pytest.mark.timeout(1500)
 Finished = tuple[Path, str]
 
 
@@ -49,6 +52,7 @@ def test_mlflow_holds_a_parent_and_a_flat_row_per_cell(finished: Finished) -> No
         "eval/heldout/loss",
         "eval/heldout/exact_match",
         "perf/tokens_per_second",
+        "perf/evaluation_seconds",
         "peft/trainable_parameters",
     ):
         assert name in lora.metrics, name

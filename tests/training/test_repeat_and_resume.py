@@ -167,6 +167,17 @@ def test_a_damaged_checkpoint_is_never_used(
     assert checkpoints.newest() == before
 
 
+def test_a_whole_checkpoint_under_the_name_of_another_step_is_never_used(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path
+) -> None:
+    whole, _ = uninterrupted
+    shutil.copytree(whole.work / "checkpoints", tmp_path / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", whole.identity)
+    last = checkpoints.steps()[-1]
+    shutil.copytree(checkpoints.path(last), checkpoints.path(last + 100))
+    assert checkpoints.newest() == last
+
+
 def test_a_loss_that_is_not_finite_stops_within_one_step_and_leaves_no_such_checkpoint(
     base: BaseModel, tokens: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,10 +18,10 @@ from tasks.launch import DistributedSettings
 from tasks.launch.children import run_in_child
 from tasks.launch.gangs import current_gangs
 from tasks.launch.slots import current_slots
-from tasks.tracking import TrackingSettings, create_run
+from tasks.tracking import TrackingSettings
 from tasks.tracking.memory import MemorySink
 from tasks.tracking.shipper import Shipper
-from tasks.workspace import Place, Workspace, close_done, read_board, working
+from tasks.workspace import Place, Workspace, close_done, open_cell, read_board, working
 from tasks.workspace import session as session_module
 from tasks.workspace.session import Opening, Session, session
 from tests.launch.functions import pid, say_and_sleep
@@ -30,7 +30,7 @@ from tests.launch.worlds import alive, pids_of, wait_until
 OPENING = Opening(
     name="stories",
     flow="compare-methods",
-    tracking=TrackingSettings(flush_seconds=60),
+    tracking=TrackingSettings(flush_seconds=120),
     distributed=DistributedSettings(parallel_cells=1),
 )
 
@@ -49,9 +49,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def cell_of(here: Session, label: str) -> Place:
-    spool = here.place.workspace.spool
-    run = create_run(spool, name=label, experiment="stories", parent=here.place.run)
-    return here.place.model_copy(update={"label": label, "position": 1, "run": run})
+    return open_cell(here.place, label, 1, "stories")
 
 
 def in_thread(action: Callable[[], object]) -> threading.Thread:
@@ -64,7 +62,7 @@ def in_thread(action: Callable[[], object]) -> threading.Thread:
             failures.append(error)
 
     failures: list[BaseException] = []
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,))
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
     thread.start()
     return thread
 
@@ -100,7 +98,7 @@ def test_a_session_that_fails_says_so_in_its_run(sink: MemorySink, workspace: Wo
 
 
 def test_sigterm_ends_children_and_waiting_steps_and_every_run_is_closed_before_the_session_is_left(
-    sink: MemorySink, workspace: Workspace, tmp_path: Path
+    sink: MemorySink, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cell works in a child and needs a moment to tidy up, a second waits for the slot."""
 
@@ -111,6 +109,7 @@ def test_sigterm_ends_children_and_waiting_steps_and_every_run_is_closed_before_
             finally:
                 time.sleep(1.5)
 
+    monkeypatch.setattr(session_module, "_QUIET_SECONDS", 120.0)  # not what is looked at here
     with pytest.raises(SystemExit), session(OPENING, workspace) as here:
         busy = in_thread(partial(work, cell_of(here, "busy")))
         pids = pids_of(tmp_path)
@@ -126,6 +125,19 @@ def test_sigterm_ends_children_and_waiting_steps_and_every_run_is_closed_before_
     waiting.join()
 
 
+def test_sigterm_while_the_cells_are_opened_closes_those_that_no_step_came_to(
+    sink: MemorySink, workspace: Workspace
+) -> None:
+    with pytest.raises(SystemExit), session(OPENING, workspace) as here:
+        close_done(cell_of(here, "done"), cached=False)
+        cell_of(here, "left")
+        raise SystemExit(143)
+
+    assert {name: sink.named(name).status for name in ("done", "left")} == {"done": "FINISHED", "left": "KILLED"}
+    assert sink.named("left").tags["tuneline.exit_code"] == "143"
+    assert {state.label: state.phase for state in read_board(here.place.board)}["left"] == "failed"
+
+
 def test_who_waits_for_another_process_stops_waiting_when_the_flow_is_cancelled(
     sink: MemorySink, workspace: Workspace
 ) -> None:
@@ -139,7 +151,7 @@ def test_who_waits_for_another_process_stops_waiting_when_the_flow_is_cancelled(
         begun.set()
         release.wait()
 
-    holder = threading.Thread(target=partial(make, hold))
+    holder = threading.Thread(target=partial(make, hold), daemon=True)
     holder.start()
     begun.wait()
     caught: list[BaseException] = []

@@ -21,7 +21,9 @@ def place_in(runs: Path, label: str = "lora", position: int = 1) -> Place:
 def arrived(place: Place) -> MemoryRun:
     """The place's run as the server knows it once everything was sent."""
     sink = MemorySink()
-    with Shipper(TrackingSettings(), place.workspace.spool, place.workspace.mlflow_artifacts, sink=sink):
+    with Shipper(
+        TrackingSettings(flush_seconds=120), place.workspace.spool, place.workspace.mlflow_artifacts, sink=sink
+    ):
         pass
     return sink.named(place.label)
 
