@@ -12,20 +12,25 @@ from typing import Final, TypeVar
 from configs.experiment import Experiment, Paths
 from configs.first_rows import first_rows
 from configs.wording import nearest, shown
+from tasks.data.settings import DataSettings
 from tasks.data.sources import Side, Source, resolve_sources
 from tasks.embedded import EMBEDDED_PREFIX
 from tasks.foundation.errors import ConfigError, DataError, ResourceError, TunelineError
 from tasks.health.machine import nearest_existing, writable_check
+from tasks.health.servers import tracking_check
 from tasks.methods import Conditions, Method
 from tasks.metrics import all_metrics
 from tasks.models import BaseModelFacts, resolve_base
-from tasks.tracking.uri import tracking_uri
+from tasks.tracking.uri import sqlite_file, tracking_uri
 
 T = TypeVar("T")
 
 EMBEDDED_MODEL: Final = f"{EMBEDDED_PREFIX}tiny-llama"
 _STATE_BYTES = 12
 """Per trained parameter in a checkpoint: float32 weights and Adam's two moments."""
+_BESIDES_BYTES = 50 << 20
+"""Room for what no cell leaves: the databases of Prefect and MLflow with their logs, journals, reports. A disk that
+fills before these are open cannot even say so."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -47,7 +52,7 @@ def validate(
     if facts is not None:
         problems += _method_problems(experiment, facts)
         _caught(problems, lambda: _check_answer_room(experiment, facts))
-    _caught(problems, lambda: tracking_uri(experiment.tracking))
+    _caught(problems, lambda: _check_store(experiment))
     _caught(problems, lambda: _check_room(experiment, facts, Paths.from_environment(environment).runs))
     return problems
 
@@ -78,13 +83,13 @@ def _data_problems(experiment: Experiment, side: Side, *, rows: bool) -> list[Tu
     sources = _caught(problems, lambda: resolve_sources(experiment.data, side))
     for source in (sources or ()) if rows else ():
         for path in source.files:
-            _caught(problems, partial(_check_rows, source, path, experiment.data.max_bad_fraction))
+            _caught(problems, partial(_check_rows, source, path, experiment.data))
     return problems
 
 
-def _check_rows(source: Source, path: Path, max_bad_fraction: float) -> None:
-    rows = first_rows(path, source.format, source.columns)
-    if rows.bad and max_bad_fraction == 0:
+def _check_rows(source: Source, path: Path, data: DataSettings) -> None:
+    rows = first_rows(path, source.format, source.columns, data.max_row_characters)
+    if rows.bad and data.max_bad_fraction == 0:
         more = f" ({len(rows.bad)} of the first {len(rows.bad) + len(rows.rows)} rows are bad)"
         fix = "Repair the rows, or allow a share of bad ones with data.max_bad_fraction"
         raise DataError(rows.bad[0].partition(": ")[2] + more, where=rows.bad[0].partition(": ")[0], fix=fix)
@@ -122,12 +127,23 @@ def _method_problems(experiment: Experiment, facts: BaseModelFacts) -> list[Tune
     return problems
 
 
+def _check_store(experiment: Experiment) -> None:
+    """The tracking URI is one, and a database file can be written. A server may be down: the events wait for it."""
+    uri = tracking_uri(experiment.tracking)
+    if sqlite_file(uri) is None:
+        return
+    found = tracking_check(uri)
+    if not found.ok:
+        raise ResourceError(found.detail, where="tracking.uri", fix=found.fix)
+
+
 def _check_room(experiment: Experiment, facts: BaseModelFacts | None, runs: Path) -> None:
     """Outputs can be written, and what the cells leave fits on the disk."""
     writable = writable_check(runs)
     if not writable.ok:
         raise ResourceError(writable.detail, where="runs folder", fix=writable.fix)
-    needed = sum(_kept_bytes(method, experiment, facts) for method in experiment.methods) if facts else 0
+    kept = sum(_kept_bytes(method, experiment, facts) for method in experiment.methods) if facts else 0
+    needed = kept + _BESIDES_BYTES
     free = shutil.disk_usage(nearest_existing(runs)).free
     if needed > free:
         fix = "Free space, move the runs folder with TUNELINE_RUNS, or compare fewer methods or seeds"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,8 @@ from tasks.training.settings import TrainingSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 NAME_LENGTH = 64
+_MODEL_NAME = re.compile(r"(?!\.{1,2}\Z)[^/:\x00-\x1f]*[^/:\s][^/:\x00-\x1f]*")
+_ALIAS = re.compile(r"(?!(?i:latest|v\d+)\Z)[\w-]{1,255}")
 
 
 class BrokenRule(Value):
@@ -197,12 +200,25 @@ def _registry_rules(experiment: Experiment) -> list[BrokenRule]:
         what = f"{shown(metric)} is not measured"
         fix = "Add it to evaluation.metrics" if metric in all_metrics() else "Name one that is"
         broken.append(BrokenRule(path=("registry", "metric"), what=what, allowed=listed(measured), fix=fix))
+    broken += _registered_names(experiment.registry)
     if experiment.registry.model is not None and all(method.info.holds == "nothing" for method in experiment.methods):
         fix = "Add a method that trains, or remove registry.model"
         broken.append(
             BrokenRule(path=("registry", "model"), what="no method trains, so nothing can be registered", fix=fix)
         )
     return broken
+
+
+def _registered_names(registry: RegistrySettings) -> Iterator[BrokenRule]:
+    """What MLflow's registry would refuse only after everything was trained."""
+    model, alias = registry.model, registry.alias
+    if model is not None and not _MODEL_NAME.fullmatch(model):
+        what, allowed = f"{shown(model)} is no name of a model", "text without '/' and ':'"
+        yield BrokenRule(path=("registry", "model"), what=what, allowed=allowed, fix="Name it otherwise")
+    if not _ALIAS.fullmatch(alias):
+        what = f"{shown(alias)} is no alias"
+        allowed = "letters, digits, '_' and '-', but neither latest nor v1, v2, …"
+        yield BrokenRule(path=("registry", "alias"), what=what, allowed=allowed, fix="Name it otherwise")
 
 
 def _attention_rules(experiment: Experiment) -> list[BrokenRule]:

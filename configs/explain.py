@@ -40,7 +40,8 @@ class _Finding(NamedTuple):
 
 def explain(error: ValidationError, root: type[BaseModel], document: Document) -> list[ConfigError]:
     """All problems, section by section, without the noise of union branches."""
-    findings = _without_branch_noise([_finding(details, document.data) for details in error.errors(include_url=False)])
+    found = [_finding(details, document.data) for details in error.errors(include_url=False)]
+    findings = _without_branch_noise([finding for finding in found if not _is_short_of_bad_entries(finding)])
     problems = [rule for finding in findings for rule in _rules(finding, root, document.data)]
     return [_error(rule, document) for rule in problems]
 
@@ -86,6 +87,11 @@ def _without_branch_noise(findings: Sequence[_Finding]) -> Iterator[_Finding]:
             yield furthest[0]
         else:
             yield furthest[0]._replace(kind="union", context={"kinds": [finding.kind for finding in furthest]})
+
+
+def _is_short_of_bad_entries(finding: _Finding) -> bool:
+    """pydantic counts only good entries: a list whose one entry is wrong would be called too short as well."""
+    return finding.kind == "too_short" and len(finding.input) >= finding.context["min_length"]
 
 
 def _is_wrong_type(finding: _Finding) -> bool:

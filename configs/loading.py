@@ -53,7 +53,7 @@ def load_experiment(
     """
     document = apply_overrides(read_document(path), overrides)
     if document.data.get("name") is None:
-        document.data["name"] = _name_from(path)
+        document.data["name"] = name_from(path)
     placeholders = dict(_placeholders(document.data))
     problems = [_unfilled(document, key, words) for key, words in placeholders.items()]
     try:
@@ -68,7 +68,7 @@ def load_experiment(
     return with_environment(experiment, environment)
 
 
-def _name_from(path: Path) -> str:
+def name_from(path: Path) -> str:
     """The file's name without its suffix, in the letters that a name may have."""
     stem = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
     return stem[:NAME_LENGTH] or "experiment"

@@ -13,6 +13,7 @@ from tasks.data.formats import Content
 from tasks.data.peek import peek
 from tasks.data.readers import RawRecord
 from tasks.data.settings import Columns
+from tasks.embedded import PretrainBudget
 from tasks.foundation.errors import DataError
 from tasks.models import BaseModelFacts, resolve_base
 from tasks.models.settings import ModelSettings
@@ -44,16 +45,15 @@ class Look(NamedTuple):
     bad: tuple[str, ...]
     facts: BaseModelFacts | None
     """None for a model that is not here yet."""
+    vocabulary: int
+    """Its tokens: 0 where only the hub knows."""
+    context: int
+    """Tokens that it has positions for."""
 
     @property
     def is_large(self) -> bool:
         """Whether full fine-tuning is out of reach of one ordinary accelerator."""
         return self.facts is not None and self.facts.parameters >= _LARGE_PARAMETERS
-
-    @property
-    def context(self) -> int:
-        """Tokens that the model has positions for."""
-        return self.facts.max_position_embeddings if self.facts else _UNKNOWN_CONTEXT
 
     @property
     def max_new_tokens(self) -> int:
@@ -73,7 +73,7 @@ class Look(NamedTuple):
 
     def _tokens(self, size: int, step: int) -> int:
         """A careful guess from UTF-8 bytes, one tenth on top, rounded up: small vocabularies cut finer."""
-        small = self.facts is not None and self.facts.vocab_size < _SMALL_VOCABULARY
+        small = 0 < self.vocabulary < _SMALL_VOCABULARY
         return step * math.ceil(1.1 * size / (1.2 if small else 2.5) / step)
 
 
@@ -85,12 +85,13 @@ def look_at(data: Path, model: str) -> Look:
         ModelError: the model's folder is not one.
     """
     facts = _facts(model)
+    sizes = _sizes(model, facts)
     first = peek(data)
     records, _ = raw_rows(data)
     columns = first.mapping if first.format else _guessed_columns(records)
     if any(column.startswith("<fill in") for column in columns.values()):
         longest = max(len(str(record.fields).encode()) for record in records)
-        return Look("text", "unknown", columns, first.estimated_rows, longest, longest, 0, first.bad, facts)
+        return Look("text", "unknown", columns, first.estimated_rows, longest, longest, 0, first.bad, facts, *sizes)
     rows = first_rows(data, None, columns)
     if not rows.rows:
         raise DataError("none of the first rows can be used", where=str(data), fix=f"First: {rows.bad[0]}")
@@ -100,7 +101,7 @@ def look_at(data: Path, model: str) -> Look:
     kind = _kind(rows.rows, answers)
     labels = len(set(answers)) if kind == "labels" else 0
     bad = tuple(rows.bad)
-    return Look(kind, rows.format, columns, first.estimated_rows, longest, longest_answer, labels, bad, facts)
+    return Look(kind, rows.format, columns, first.estimated_rows, longest, longest_answer, labels, bad, facts, *sizes)
 
 
 def _facts(model: str) -> BaseModelFacts | None:
@@ -108,6 +109,14 @@ def _facts(model: str) -> BaseModelFacts | None:
     if model == EMBEDDED_MODEL or (is_hub_id and not Path(model).parent.is_dir()):
         return None
     return resolve_base(ModelSettings(name_or_path=model)).facts
+
+
+def _sizes(model: str, facts: BaseModelFacts | None) -> tuple[int, int]:
+    """Vocabulary and context. The embedded model is not made yet, but how large it will be is known."""
+    if facts:
+        return facts.vocab_size, facts.max_position_embeddings
+    budget = PretrainBudget()
+    return (budget.vocab_size, budget.context) if model == EMBEDDED_MODEL else (0, _UNKNOWN_CONTEXT)
 
 
 def _guessed_columns(records: list[RawRecord]) -> Columns:

@@ -18,6 +18,6 @@ def examine(console: Console) -> int:
     table.add_column(overflow="fold")
     for check in found:
         mark = "[green]ok[/]" if check.ok else "[red]!![/]"
-        table.add_row(mark, check.name, check.detail if check.ok else f"{check.detail} {check.fix}")
+        table.add_row(mark, check.name, check.detail if check.ok else f"{check.detail}. {check.fix}")
     console.print(table)
     return 0 if all(check.ok for check in found) else ResourceError.exit_code

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 
+from configs.loading import name_from
 from configs.suggest import suggest
 from tasks.foundation.errors import ConfigError
 
@@ -14,6 +16,13 @@ def write_experiment(data: Path, model: str, output: Path, console: Console) -> 
     """Write a commented experiment; an existing file is never overwritten."""
     if output.exists():
         raise ConfigError(f"{output} exists", where="--output", fix="Name another file with -o")
-    text = suggest(data, model, output.stem)
-    output.write_text(text, encoding="utf-8")
-    console.print(f"Wrote {output}. Read it, then: tuneline run {output}", highlight=False, soft_wrap=True)
+    text = suggest(data, model, name_from(output))
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        what = f"{output} cannot be written ({type(error).__name__})"
+        raise ConfigError(
+            what, where="--output", fix="Name a file in a folder that is there and can be written"
+        ) from error
+    command = f"tuneline run {shlex.quote(str(output))}"
+    console.print(f"Wrote {output}. Read it, then: {command}", highlight=False, soft_wrap=True)

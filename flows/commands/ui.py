@@ -16,7 +16,8 @@ from rich.console import Console
 from configs.experiment import Paths
 from flows.guarding import terminating_in_order
 from flows.orchestration import HOST, configure_prefect
-from tasks.foundation.errors import DependencyError, ResourceError
+from tasks.foundation.errors import ConfigError, DependencyError, ResourceError
+from tasks.health.machine import writable_check
 from tasks.tracking.settings import TrackingSettings
 
 _START_SECONDS = 120
@@ -25,9 +26,11 @@ MLFLOW_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABL
 
 def serve_pages(mlflow_port: int, prefect_port: int, uri: str | None, console: Console) -> None:
     """Start both servers on the loopback address, say where they are, and stop both on Ctrl-C."""
-    for port in (mlflow_port, prefect_port):
-        check_free(port)
+    check_ports(mlflow_port, prefect_port)
     runs = Paths.from_environment(os.environ).runs.absolute()
+    writable = writable_check(runs)
+    if not writable.ok:
+        raise ResourceError(writable.detail, where="runs folder", fix=writable.fix)
     configure_prefect(runs / "prefect")
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or TrackingSettings().uri
     api = f"http://{HOST}:{prefect_port}/api"
@@ -66,6 +69,16 @@ def start(command: list[str], log: Path, settings: dict[str, str]) -> subprocess
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings)
+
+
+def check_ports(mlflow: int, prefect: int) -> None:
+    """Refuse what is no port, one port for both, and a port that is taken."""
+    for name, port in {"--mlflow-port": mlflow, "--prefect-port": prefect}.items():
+        if not 0 < port < 65536:
+            raise ConfigError(f"{port} is no port", where=name, allowed="1 to 65535", fix="Choose another")
+        check_free(port)
+    if mlflow == prefect:
+        raise ConfigError(f"both pages would be at port {mlflow}", where="--prefect-port", fix="Choose another")
 
 
 def check_free(port: int) -> None:

@@ -23,8 +23,9 @@ def validate_experiment(path: Path, overrides: Sequence[str], console: Console) 
     if settings is None or problems:
         return problems[0].exit_code
     cells = sum(len(settings.training.seeds) for method in settings.methods if method.info.holds != "nothing")
+    counted = "1 cell" if cells == 1 else f"{cells} cells"
     console.print(
-        f"{path}: valid. {cells} cells to train on {settings.model.name_or_path}.", highlight=False, soft_wrap=True
+        f"{path}: valid. {counted} to train on {settings.model.name_or_path}.", highlight=False, soft_wrap=True
     )
     return 0
 

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from tasks.data.formats import Recognised, RowError, recognise
 from tasks.data.hub import read_hub
 from tasks.data.readers import BadRow, Found, RawRecord, reader_for
-from tasks.data.rows import make_row
+from tasks.data.rows import check_length, make_row
 from tasks.data.sources import EmbeddedSplit, Source
 from tasks.data.values import Row
 from tasks.embedded import task_rows
@@ -77,14 +77,8 @@ def _take(found: Iterable[Found], name: str, recognised: Recognised, characters:
             continue
         try:
             row = make_row(recognised.to_content(item.fields), f"{name}:{item.line}")
-            _check_length(row, characters)
+            check_length(row, characters)
         except RowError as error:
             outcome.bad.append(BadRow.of(name, item.line, error, item.fields))
         else:
             outcome.rows.append(row)
-
-
-def _check_length(row: Row, characters: int) -> None:
-    length = len(row.text or "") + sum(len(turn.content) for turn in row.turns)
-    if length > characters:
-        raise RowError("too_long", f"{length} characters, {characters} are allowed")

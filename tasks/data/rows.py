@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from tasks.data.formats import Content
+from tasks.data.formats import Content, RowError
 from tasks.data.values import EvalRow, Row
 from tasks.foundation.digests import canonical_json, digest_text, digest_value
 
@@ -26,6 +26,17 @@ def row_id(content: Content) -> str:
     if isinstance(content, str):
         return digest_value({"text": content})
     return digest_value([[turn.role, turn.content] for turn in content])
+
+
+def check_length(row: Row, characters: int) -> None:
+    """Refuse a row of more characters than that.
+
+    Raises:
+        RowError: `too_long`.
+    """
+    length = len(row.text or "") + sum(len(turn.content) for turn in row.turns)
+    if length > characters:
+        raise RowError("too_long", f"{length} characters, {characters} are allowed")
 
 
 def prompt_key(row: Row) -> str:

@@ -116,6 +116,8 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _not_found(name: str, where: str) -> DataError:
+    if Path(name).expanduser().is_symlink():
+        return DataError(f"{name} is a link to nothing", where=where, fix="Mend the link, or name the file itself")
     if glob.has_magic(name):
         return DataError(f"no file matches {name}", where=where, fix=_nearby(Path(name).expanduser()))
     hint = _nearby(Path(name).expanduser())

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from tasks.health.check import Check, judged
-from tasks.health.machine import writable_check
+from tasks.health.machine import nearest_existing, writable_check
 
 _SECONDS = 2.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -20,7 +20,8 @@ def tracking_check(uri: str) -> Check:
         folder = Path(rest.partition("?")[0]).parent
         found = writable_check(folder)
         detail = f"{uri} can be written" if found.ok else f"{uri}: {found.detail}"
-        return judged("mlflow store", found.ok, detail, found.fix)
+        fix = f"Give write permission for {nearest_existing(folder)}, or set tracking.uri"
+        return judged("mlflow store", found.ok, detail, fix)
     return _server("mlflow store", uri, "Start the server, or set tracking.uri (default sqlite:///mlflow.db)")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import Conditions
@@ -29,7 +29,7 @@ class LowRankMethod(PeftMethod):
     """Dropout on the input of A while training."""
     target_modules: Targets = ALL_LINEAR
     """`all-linear` (all but the output layer), a list of names, or one regular expression over full names."""
-    layers_to_transform: tuple[int, ...] | None = None
+    layers_to_transform: tuple[int, ...] | None = Field(default=None, min_length=1)
     """Only these blocks, counted from 0; all when absent."""
     use_dora: bool = False
     """Train magnitude and direction apart (arXiv 2402.09353): slower, often better at small r."""
@@ -37,6 +37,15 @@ class LowRankMethod(PeftMethod):
     """Scale by lora_alpha / sqrt(r) (arXiv 2312.03732): large ranks learn as fast as small ones."""
     init_lora_weights: Literal[True, "gaussian", "orthogonal"] = True
     """Start of A (Kaiming uniform, Gaussian) with B = 0, or both orthogonal."""
+
+    @model_validator(mode="after")
+    def _blocks_of_an_expression(self) -> Self:
+        if self.layers_to_transform and isinstance(self.target_modules, str) and self.target_modules != ALL_LINEAR:
+            raise ValueError(
+                "layers_to_transform does not go with an expression in target_modules. "
+                "Name the blocks in the expression, or the layers as a list"
+            )
+        return self
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
         if self.use_dora or self.use_rslora:

@@ -28,7 +28,7 @@ def target_layers(model: nn.Module, targets: Targets, where: str) -> dict[str, n
         return {name: layer for name, layer in linear.items() if layer is not head}
     patterns = [targets] if isinstance(targets, str) else list(targets)
     for pattern in patterns:
-        if not any(_matches(name, pattern, isinstance(targets, str)) for name in linear):
+        if not any(matches(name, pattern, isinstance(targets, str)) for name in linear):
             raise ConfigError(
                 f"target_modules: {pattern!r} matches no linear layer",
                 where=where,
@@ -38,7 +38,7 @@ def target_layers(model: nn.Module, targets: Targets, where: str) -> dict[str, n
     return {
         name: layer
         for name, layer in linear.items()
-        if any(_matches(name, pattern, isinstance(targets, str)) for pattern in patterns)
+        if any(matches(name, pattern, isinstance(targets, str)) for pattern in patterns)
     }
 
 
@@ -81,17 +81,17 @@ def module_names(model: nn.Module, patterns: Sequence[str], where: str) -> list[
     """
     owners = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
     for pattern in patterns:
-        if not any(_matches(name, pattern, False) for name in owners):
+        if not any(matches(name, pattern, False) for name in owners):
             raise ConfigError(
                 f"modules: {pattern!r} matches no module with weights",
                 where=where,
                 allowed=", ".join(short_names(owners)),
                 fix="Name modules that this model has",
             )
-    return [name for name in owners if any(_matches(name, pattern, False) for pattern in patterns)]
+    return [name for name in owners if any(matches(name, pattern, False) for pattern in patterns)]
 
 
-def _matches(name: str, pattern: str, is_regex: bool) -> bool:
+def matches(name: str, pattern: str, is_regex: bool) -> bool:
     """PEFT's own rule: a string is a regular expression over the whole name, list items are names or their ends."""
     if is_regex:
         return re.fullmatch(pattern, name) is not None

@@ -10,7 +10,7 @@ from tasks.foundation.errors import ConfigError
 from tasks.methods._base import MethodInfo
 from tasks.methods._peft import PeftMethod
 from tasks.methods._rates import rate_between
-from tasks.methods._targets import Targets, refuse_tied_head, short_names, target_layers
+from tasks.methods._targets import Targets, matches, refuse_tied_head, short_names, target_layers
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:
@@ -65,12 +65,22 @@ class IA3(PeftMethod):
     def _feedforward(self, model: nn.Module, layers: dict[str, nn.Module], where: str) -> tuple[str, ...]:
         names = short_names(layers)
         if self.feedforward_modules is None:
-            return tuple(name for name in _usual(model, "IA3_FEEDFORWARD", where) if name in names)
+            return self._usual_feedforward(model, layers, where)
         if beyond := [name for name in self.feedforward_modules if not any(full.endswith(name) for full in layers)]:
             raise ConfigError(
                 f"feedforward_modules: {beyond[0]} is not among the targets", where=where, allowed=", ".join(names)
             )
         return self.feedforward_modules
+
+    def _usual_feedforward(self, model: nn.Module, layers: dict[str, nn.Module], where: str) -> tuple[str, ...]:
+        """PEFT's choice, as far as it is among the targets, in the words of the targets: PEFT wants those."""
+        usual = _usual(model, "IA3_FEEDFORWARD", where)
+        inner = [name for name in layers if any(matches(name, pattern, False) for pattern in usual)]
+        if isinstance(self.target_modules, str):
+            return usual if inner else ()
+        targets = self.target_modules or _usual(model, "IA3_TARGET", where)
+        of_target = {target: {name for name in layers if matches(name, target, False)} for target in targets}
+        return tuple(target for target, named in of_target.items() if named and named <= set(inner))
 
 
 def _usual(model: nn.Module, table: Literal["IA3_TARGET", "IA3_FEEDFORWARD"], where: str) -> tuple[str, ...]:

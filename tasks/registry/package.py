@@ -13,13 +13,13 @@ from tasks.foundation.digests import canonical_json, digest_file, digest_value, 
 from tasks.foundation.values import Value
 from tasks.registry.card import model_card
 from tasks.registry.contents import SERVING
+from tasks.registry.server import FILES
 from tasks.registry.values import Example, RegisterRequest
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CODE = Path(__file__).with_name("serving_model.py")
-_FILES = "files.json"
 _FOLDER = "artifacts/package"
 
 
@@ -116,7 +116,7 @@ def build(request: RegisterRequest, package: Package, output: Path, metadata: Ma
     _forget_local_paths(output)
     write_durably(output / "README.md", model_card(request))
     known = {f"{_FOLDER}/{name}": digest for name, digest in package.files.items()}
-    write_durably(output / _FILES, canonical_json(_file_digests(output, known)) + "\n")
+    write_durably(output / FILES, canonical_json(_file_digests(output, known)) + "\n")
 
 
 def _forget_local_paths(output: Path) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
+from tasks.foundation.digests import digest_file
 from tasks.foundation.errors import ConfigError, DependencyError, IntegrityError, ResourceError, TunelineError
 from tasks.foundation.values import Value
 from tasks.tracking import TrackingSettings, check_reachable, redact, tracking_uri
 
+log = logging.getLogger(__name__)
+
 PACKAGE_TAG = "tuneline.package_sha256"
+FILES = "files.json"
+"""In every package: sha256 of each of its other files."""
 _ANSWER_SECONDS = 5
 _UPLOAD_SECONDS = "300"
 """A proxying server answers when it has passed the whole file on."""
@@ -22,6 +31,8 @@ class StoredVersion(Value):
 
     version: int
     run_id: str
+    source: str
+    """`runs:/<run>/<folder>`: where its files lie."""
 
 
 class Registry:
@@ -44,11 +55,43 @@ class Registry:
             self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def find(self, name: str, digest: str) -> StoredVersion | None:
-        """The oldest version that carries this package's digest."""
+        """The oldest version that carries this package's digest and still has its files."""
         with self._calling():
             found = self._client.search_model_versions(f"name = '{name}' and tag.`{PACKAGE_TAG}` = '{digest}'")
-        versions = [StoredVersion(version=int(each.version), run_id=each.run_id or "") for each in found]
-        return min(versions, key=lambda each: each.version, default=None)
+        for each in sorted(found, key=lambda each: int(each.version)):
+            stored = StoredVersion(version=int(each.version), run_id=each.run_id or "", source=each.source)
+            if self._is_whole(stored):
+                return stored
+            log.warning("%s version %s has lost files, or they were changed; it is left as it is", name, each.version)
+        return None
+
+    def _is_whole(self, stored: StoredVersion) -> bool:
+        """Whether the files of a version are there, and on a disk of this machine also as they were."""
+        from mlflow.exceptions import MlflowException
+
+        folder = stored.source.removeprefix(f"runs:/{stored.run_id}/")
+        with self._calling():
+            try:
+                root = self._client.get_run(stored.run_id).info.artifact_uri
+                present = set(self._files_below(stored.run_id, folder))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return False
+            if f"{folder}/{FILES}" not in present:
+                return False
+            if urlsplit(root).scheme in ("", "file"):
+                return _is_as_listed(Path(self._client.download_artifacts(stored.run_id, folder)))
+            with TemporaryDirectory() as copy:
+                files = Path(self._client.download_artifacts(stored.run_id, f"{folder}/{FILES}", copy))
+                return {f"{folder}/{name}" for name in _digests_in(files)} <= present
+
+    def _files_below(self, run_id: str, folder: str) -> Iterator[str]:
+        for each in self._client.list_artifacts(run_id, folder):
+            if each.is_dir:
+                yield from self._files_below(run_id, each.path)
+            else:
+                yield each.path
 
     def upload(self, run_id: str, folder: Path, name: str) -> str:
         """Copy a folder into a run's artifacts; doing it again overwrites. Returns its URI `runs:/…`."""
@@ -64,7 +107,7 @@ class Registry:
             version = self._client.create_model_version(
                 name, source, run_id=run_id, tags=dict(tags), description=description
             )
-        return StoredVersion(version=int(version.version), run_id=run_id)
+        return StoredVersion(version=int(version.version), run_id=run_id, source=source)
 
     def point(self, name: str, alias: str, version: int) -> None:
         """Move the alias to the version unless it stands there."""
@@ -90,10 +133,10 @@ class Registry:
 
         try:
             yield
-        except MlflowException as error:
-            raise self._by_code(error, error.error_code) from error
+        except MlflowException as error:  # `from None`: its own text may name the password, and causes are logged
+            raise self._by_code(error, error.error_code) from None
         except (SQLAlchemyError, requests.RequestException) as error:
-            raise self._unreachable(str(error)) from error
+            raise self._unreachable(str(error)) from None
         except OSError as error:
             raise ResourceError(f"the model cannot be stored: {error}", where="registry", fix="Free space") from error
 
@@ -111,6 +154,16 @@ class Registry:
             where=redact(self.uri),
             fix="Nothing is lost: when the server is back, run the same command again",
         )
+
+
+def _digests_in(files: Path) -> dict[str, str]:
+    digests: dict[str, str] = json.loads(files.read_text(encoding="utf-8"))
+    return digests
+
+
+def _is_as_listed(package: Path) -> bool:
+    digests = _digests_in(package / FILES).items()
+    return all((package / name).is_file() and digest_file(package / name) == digest for name, digest in digests)
 
 
 @contextmanager

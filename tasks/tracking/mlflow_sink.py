@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,9 +20,8 @@ from pathlib import Path
 import requests
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import DatabaseError, DataError, IntegrityError
 
 from tasks.tracking.events import DatasetLogged
 from tasks.tracking.limits import MAX_DATASET_DIGEST_CHARS, safe_key
@@ -44,6 +44,11 @@ _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"
 """MLflow's answers to a call that it has understood. Everything else (no answer, 5xx, 401, a proxy's 404) may pass."""
 _REFUSED_UPLOADS = {400, 405, 409, 411, 413, 414, 415, 422}
 """HTTP answers to an artifact that the same upload will get again."""
+_TOO_LARGE = "failed with error code 413"
+"""How MLflow words the answer of a proxy that takes smaller requests only: halves of the batch may fit."""
+_BACKEND = re.compile(r"sqlalche\.me/e/\w+/(?!9h9h|gkpj)")
+"""SQLAlchemy's name for a fault of the database (no free connection, a damaged file), but not for unfit data (9h9h) or
+a broken constraint (gkpj). MLflow passes all of them on as bad requests."""
 _NAME_CHARS = 500
 _TAG_VALUE_CHARS = 500
 _calling: ContextVar[bool] = ContextVar("calling", default=False)
@@ -176,12 +181,20 @@ def _two_kinds_of_failure() -> Iterator[None]:
 
 
 def _translated(error: MlflowException) -> RefusedError | UnavailableError:
-    cause = error.__cause__
-    if isinstance(cause, DatabaseError) and not isinstance(cause, DataError | IntegrityError):
-        return UnavailableError(_text(error))  # a damaged or foreign database: MLflow calls it a bad request
+    if _is_fault_on_the_way(error):
+        return UnavailableError(_text(error))
     if error.error_code == "RESOURCE_DOES_NOT_EXIST":
         return RunGoneError(_text(error))
-    return (RefusedError if error.error_code in _REFUSALS else UnavailableError)(_text(error))
+    refused = error.error_code in _REFUSALS or _TOO_LARGE in str(error)
+    return (RefusedError if refused else UnavailableError)(_text(error))
+
+
+def _is_fault_on_the_way(error: MlflowException) -> bool:
+    """True for a "bad request" that MLflow itself has not judged: a proxy's, or one that its database broke off."""
+    if error.error_code != "BAD_REQUEST":
+        return False
+    judged = isinstance(error, RestException) or error.__cause__ is not None
+    return not judged or bool(_BACKEND.search(str(error)))
 
 
 def _text(error: Exception) -> str:

@@ -31,7 +31,7 @@ def check_reachable(uri: str, seconds: float) -> None:
         elif file is not None:
             _check_file(file, seconds)
         else:
-            _check_port(urlsplit(uri), seconds)
+            _check_port(urlsplit(redact(uri)), seconds)  # its password may look like a port
     except (OSError, http.client.HTTPException, sqlite3.Error, ValueError) as error:
         raise DependencyError(
             f"{redact(uri)} does not answer: {redact(str(error)) or type(error).__name__}",
@@ -53,10 +53,14 @@ def _check_server(uri: SplitResult, seconds: float) -> None:
 
 
 def _authorization(uri: SplitResult) -> dict[str, str]:
+    """As MLflow's client: user and password first, then a token."""
     user = unquote(uri.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     password = unquote(uri.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     pair = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return {"Authorization": f"Basic {pair}"} if user else {}
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN", "")
+    if user:
+        return {"Authorization": f"Basic {pair}"}
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _check_file(file: Path, seconds: float) -> None:

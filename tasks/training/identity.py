@@ -12,7 +12,19 @@ from tasks.training.settings import TrainingSettings
 
 _WITHOUT_EFFECT_ON_BYTES = {"seeds", "save_steps", "save_total_limit"}
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
-_CODE = ("tasks.training.trainer", "tasks.training.order", "tasks.training.worker", "tasks.training.arguments")
+_CODE = (
+    "tasks.data.collate",
+    "tasks.methods._targets",
+    "tasks.models.loading",
+    "tasks.training.arguments",
+    "tasks.training.determinism",
+    "tasks.training.order",
+    "tasks.training.session",
+    "tasks.training.stopping",
+    "tasks.training.trainer",
+    "tasks.training.worker",
+)
+"""Where a batch, a start, a rate, a step or an end is decided: another code there may give other bytes."""
 
 
 def cell_facts(

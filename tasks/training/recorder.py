@@ -4,53 +4,67 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.training.recording import MetricLine, MetricsFile, Progress
+from tasks.training.recording import EVAL_LOSS, STEP_SECONDS, MetricLine, MetricsFile, Progress
 
 _NAMES = {
     "loss": "train/loss",
     "grad_norm": "train/grad_norm",
     "learning_rate": "train/learning_rate",
-    "eval_loss": "train/eval_loss",
+    "eval_loss": EVAL_LOSS,
 }
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
-    """Writes metrics and progress on rank 0, and measures step times and tokens."""
+    """Writes metrics and progress on rank 0, and measures step times."""
 
-    def __init__(self, work: Path, tokens_seen: Callable[[], int]) -> None:
-        """`tokens_seen`: non-padding tokens that this process has trained on so far."""
+    def __init__(self, work: Path) -> None:
         self._metrics = MetricsFile(work / "metrics.jsonl")
         self._progress = work / "progress.json"
-        self._tokens_seen = tokens_seen
+        self._earlier: list[float] = []
+        self._logging_steps = 1
         self._step_seconds: list[float] = []
         self._step_started = 0.0
         self._loss: float | None = None
 
     @property
     def step_seconds_median(self) -> float:
-        return statistics.median(self._step_seconds) if self._step_seconds else 0.0
+        """Over the steps of this attempt and the logged ones of earlier attempts."""
+        every = [*self._earlier, *self._step_seconds]
+        return statistics.median(every) if every else 0.0
 
     @property
-    def tokens_per_second(self) -> float:
-        seconds = sum(self._step_seconds)
-        return self._tokens_seen() / seconds if seconds else 0.0
+    def earlier_seconds(self) -> float:
+        """What the steps of earlier attempts took, those between two logged ones counted like the logged one."""
+        return sum(self._earlier) * self._logging_steps
+
+    @property
+    def step_seconds(self) -> float:
+        """What all steps took, those of earlier attempts included."""
+        return self.earlier_seconds + sum(self._step_seconds)
+
+    def take_up(self, step: int, logging_steps: int, *, evaluated: bool = True) -> None:
+        """Go on after `step` of an earlier attempt; `evaluated`: its evaluation at this step is not made again."""
+        kept = self._metrics.cut_after(step, evaluated=evaluated)
+        self._earlier = [line.values[STEP_SECONDS] for line in kept if STEP_SECONDS in line.values]
+        self._logging_steps = logging_steps
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         if state.is_world_process_zero:
-            self._metrics.cut_after(state.global_step)
+            self.take_up(state.global_step, int(args.logging_steps))
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self._step_started = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self._step_seconds.append(time.perf_counter() - self._step_started)
+        if control.should_evaluate or state.global_step >= state.max_steps:
+            control.should_log = True  # training may end here, and a result without a loss is none
         if state.is_world_process_zero:
             self._write_progress(state)
 
@@ -67,7 +81,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             return
         self._loss = values.get("train/loss", self._loss)
         if "train/loss" in values and self._step_seconds:
-            values["perf/step_seconds"] = self._step_seconds[-1]
+            values[STEP_SECONDS] = self._step_seconds[-1]
         line = MetricLine(step=state.global_step, timestamp_ms=int(time.time() * 1000), values=values)
         self._metrics.append(line)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from tasks.artifacts import write_durably
 from tasks.foundation.values import Value
 
+EVAL_LOSS = "train/eval_loss"
+STEP_SECONDS = "perf/step_seconds"
+
 
 class MetricLine(Value):
     """One line of metrics.jsonl: all values of one optimiser step."""
@@ -32,10 +35,16 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut_after(self, step: int) -> None:
-        """Drop the lines of later steps, and a line that a kill tore."""
+    def cut_after(self, step: int, *, evaluated: bool = True) -> list[MetricLine]:
+        """Drop the lines of later steps, and a line that a kill tore; what is left.
+
+        `evaluated`: False drops the evaluation at the step itself too, since it comes again.
+        """
         kept = [line for line in read_metrics(self.path) if line.step <= step]
+        if not evaluated:
+            kept = [line for line in kept if line.step < step or EVAL_LOSS not in line.values]
         write_durably(self.path, "".join(line.model_dump_json() + "\n" for line in kept))
+        return kept
 
     def append(self, line: MetricLine) -> None:
         with self.path.open("a", encoding="utf-8") as file:

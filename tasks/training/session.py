@@ -14,10 +14,10 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.artifacts import write_durably
+from tasks.artifacts import verify, write_durably
 from tasks.data.collate import Collator
 from tasks.foundation.digests import digest_tree
-from tasks.foundation.errors import CancelledRunError, ConfigError, DataError
+from tasks.foundation.errors import CancelledRunError, ConfigError, DataError, IntegrityError
 from tasks.methods import Method, parse_method
 from tasks.models.loading import load_base, load_tokenizer
 from tasks.training.arguments import training_arguments
@@ -25,7 +25,7 @@ from tasks.training.audit import ParameterAudit
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.determinism import make_deterministic
 from tasks.training.recorder import Recorder
-from tasks.training.stopping import EarlyStopping, StopOnSignal, best_step, evaluations
+from tasks.training.stopping import EarlyStopping, StopOnSignal, best_step, evaluations, stalled
 from tasks.training.trainer import TRAINABLE, CellTrainer, RowSets, load_trainable
 from tasks.training.values import Cell, TrainCost, TrainRequest, TrainResult
 
@@ -61,13 +61,16 @@ def train_cell(request: TrainRequest) -> None:
     checkpoints = Checkpoints(request.work / "checkpoints", request.identity)
     trainer, stop, recorder = build_trainer(request, method, model, checkpoints)
     resumed = checkpoints.newest()
-    run_training(trainer, checkpoints, resumed)
+    if resumed is None:
+        trainer.train()
+    else:
+        go_on(trainer, recorder, checkpoints.path(resumed), cell.training.early_stopping_patience)
     if stop.stopped:
         step = trainer.state.global_step
         raise CancelledRunError(f"stopped at step {step} with a checkpoint", fix="Run it again to go on from there")
-    finish(trainer, method, request)
-    if trainer.is_world_process_zero():
-        cost = _cost(trainer, recorder, resumed, time.monotonic() - started)
+    result = finish(trainer, method, request)
+    if result is not None:
+        cost = _cost(result, recorder, resumed, time.monotonic() - started)
         write_durably(request.output / "cost.json", cost.model_dump_json(indent=2))
 
 
@@ -95,7 +98,7 @@ def build_trainer(
     trainer.keep_best = settings.keep_best
     trainer.save_limit = settings.save_total_limit
     stop = StopOnSignal()
-    recorder = Recorder(request.work, trainer.tokens_seen)
+    recorder = Recorder(request.work)
     for callback in (recorder, MethodHook(method, model), ParameterAudit(model), stop):
         trainer.add_callback(callback)
     if settings.early_stopping_patience:
@@ -119,37 +122,54 @@ def read_rows(cell: Cell) -> RowSets:
     )
 
 
-def run_training(trainer: CellTrainer, checkpoints: Checkpoints, resumed: int | None) -> None:
-    """Train to the last step; a checkpoint of the last step itself needs no further one."""
-    if resumed is None:
-        trainer.train()
+def go_on(trainer: CellTrainer, recorder: Recorder, checkpoint: Path, patience: int | None) -> None:
+    """Train on from a checkpoint; one at which training had ended already only gives its weights and its history."""
+    log.info("going on from %s", checkpoint.name)
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if state.global_step < state.max_steps and not (patience and stalled(state, patience)):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
         return
-    log.info("going on from the checkpoint of step %d", resumed)
-    path = checkpoints.path(resumed)
-    state = TrainerState.load_from_json(str(path / "trainer_state.json"))
-    if resumed < state.max_steps:
-        trainer.train(resume_from_checkpoint=str(path))
-    else:
-        trainer.state = state
-        trainer._load_from_checkpoint(str(path))
+    trainer.state = state
+    trainer._load_from_checkpoint(str(checkpoint))
+    if trainer.is_world_process_zero():
+        evaluated = state.global_step in dict(evaluations(state))
+        recorder.take_up(state.global_step, int(trainer.args.logging_steps), evaluated=evaluated)
 
 
-def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> None:
-    """Take the best weights where asked, measure the last loss, save, and write result.json last."""
+def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> TrainResult | None:
+    """Take the best weights where asked, measure the last loss, save, and write result.json last; None but on rank 0.
+
+    Raises:
+        IntegrityError: the checkpoint with the best loss is damaged.
+    """
     state = trainer.state
     best = best_step(state) if trainer.keep_best else None
     if best is not None and best != state.global_step:
-        load_trainable(trainer.model, request.work / "checkpoints" / f"step-{best:08d}" / TRAINABLE)
+        load_trainable(trainer.model, _intact(request.work / "checkpoints" / f"step-{best:08d}") / TRAINABLE)
     eval_loss = _last_loss(trainer, best)
     tokens = trainer.total_tokens()
     if not trainer.is_world_process_zero():
-        return
+        return None
     folder = request.output / method.info.holds
     folder.mkdir(parents=True, exist_ok=True)
     method.save(trainer.model, folder)
     shutil.copyfile(request.work / "metrics.jsonl", request.output / "metrics.jsonl")
     result = _result(trainer, folder, eval_loss, tokens)
     write_durably(request.output / "result.json", result.model_dump_json(indent=2))
+    return result
+
+
+def _intact(checkpoint: Path) -> Path:
+    """The folder, after every byte was checked: it may have lain there for long."""
+    try:
+        verify(checkpoint)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"the checkpoint with the best loss is damaged ({error})",
+            where=str(checkpoint),
+            fix=f"Delete {checkpoint.parent} and run it again: this cell then trains from the start",
+        ) from error
+    return checkpoint
 
 
 def _last_loss(trainer: CellTrainer, best: int | None) -> float | None:
@@ -185,11 +205,11 @@ def _count(parameters: list[nn.Parameter]) -> int:
     )
 
 
-def _cost(trainer: CellTrainer, recorder: Recorder, resumed: int | None, seconds: float) -> TrainCost:
+def _cost(result: TrainResult, recorder: Recorder, resumed: int | None, seconds: float) -> TrainCost:
     return TrainCost(
-        train_seconds=round(seconds, 3),
+        train_seconds=round(recorder.earlier_seconds + seconds, 3),
         step_seconds_median=recorder.step_seconds_median,
-        tokens_per_second=round(recorder.tokens_per_second, 1),
+        tokens_per_second=round(result.train_tokens / recorder.step_seconds, 1) if recorder.step_seconds else 0.0,
         peak_memory_bytes=peak_memory_bytes(),
         resumed_from_step=resumed,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

@@ -46,11 +46,15 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         self._patience = patience
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        losses = [loss for _, loss in evaluations(state)]
-        since_best = len(losses) - 1 - losses.index(min(losses))
-        if since_best >= self._patience:
+        if stalled(state, self._patience):
             control.should_training_stop = True
             control.should_save = True
+
+
+def stalled(state: TrainerState, patience: int) -> bool:
+    """True when the last `patience` evaluations brought no lower loss."""
+    losses = [loss for _, loss in evaluations(state)]
+    return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def evaluations(state: TrainerState) -> list[tuple[int, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,10 +56,6 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self.keep_best = False
         self.save_limit = 1
 
-    def tokens_seen(self) -> int:
-        """Non-padding tokens in the batches of this process since it started."""
-        return int(self._token_count.item())
-
     def total_tokens(self) -> int:
         """Non-padding tokens of all ranks since step 0, earlier attempts included. All ranks must call it."""
         count = self._token_count.clone()
@@ -95,27 +92,31 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self._token_count += mask.sum() if mask is not None else inputs["input_ids"].numel()
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            self._diverged("loss", loss)
+            self._diverged("loss", loss, self.state.global_step + 1)
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
-            self._diverged("gradient norm", norm)
+            self._diverged("gradient norm", norm, self.state.global_step + 1)
         return norm
 
-    def _diverged(self, what: str, value: Any) -> None:
+    def _diverged(self, what: str, value: Any, step: int) -> None:
         raise DivergenceError(
-            f"the {what} became {float(value)} at step {self.state.global_step + 1}",
+            f"the {what} became {float(value)} at step {step}",
             where=self._method.label,
-            fix=f"Lower the learning rate ({self.args.learning_rate:g}); no checkpoint of this step was kept",
+            fix=f"Lower the learning rate ({self.args.learning_rate:g}); no result was kept",
         )
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """True cross-entropy per answer token over all evaluation rows, in nats; each rank takes every n-th row."""
+        """True cross-entropy per answer token over all evaluation rows, in nats; each rank takes every n-th row.
+
+        Raises:
+            DivergenceError: it is not finite.
+        """
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         rows = range(self.args.process_index, len(self._rows.evaluation), self.args.world_size)
         shard = Subset(self._rows.evaluation, rows)
@@ -127,12 +128,14 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             generator=torch.Generator(),
         ):
             inputs = self._prepare_inputs(batch)
-            with self.compute_loss_context_manager():
+            with self.accelerator.autocast():  # also where no training step has prepared the model for it
                 total += cross_entropy_sum(self.model, inputs)
         self.model.train()
         if distributed.is_initialized():
             distributed.all_reduce(total)
         metrics = {"eval_loss": (total[0] / total[1]).item()}
+        if not math.isfinite(metrics["eval_loss"]):
+            self._diverged("evaluation loss", metrics["eval_loss"], self.state.global_step)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -142,10 +145,10 @@ class CellTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         step = self.state.global_step
         self.state.num_input_tokens_seen = self.total_tokens()
+        self.store_flos()  # sums over all ranks, so all of them must call it
         if self.is_world_process_zero():
             staging = self._checkpoints.staging(step)
             save_trainable(self.model, staging / TRAINABLE)
-            self.store_flos()
             self.state.save_to_json(str(staging / "trainer_state.json"))
         self._barrier()
         staging = self._checkpoints.folder / f".step-{step:08d}.staging"

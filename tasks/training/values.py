@@ -51,7 +51,7 @@ class TrainResult(Value):
 
     steps: int
     train_loss: float
-    """Loss of the last step."""
+    """Mean over the steps since the last but one logged loss; of the last step alone with `logging_steps: 1`."""
     eval_loss: float | None
     """Loss on the tokenised evaluation rows at the end."""
     best_step: int | None = None
@@ -69,8 +69,10 @@ class TrainCost(Value):
     """cost.json: what a repetition need not reproduce, kept beside the result and out of its digest."""
 
     train_seconds: float
+    """Of this attempt, loading included, and of the steps of earlier ones that it went on from."""
     step_seconds_median: float
     tokens_per_second: float
+    """Non-padding tokens of all ranks over the time that the steps took."""
     peak_memory_bytes: int
     """Accelerator's peak of allocated memory; on CPU the peak resident set of rank 0."""
     resumed_from_step: int | None = None

@@ -91,6 +91,20 @@ def test_a_bad_row_is_named_with_its_line_unless_some_are_allowed(world: World) 
     assert world.problems(data={"train": str(world.data), "max_bad_fraction": 0.1, "max_seq_length": 64}) == []
 
 
+def test_the_first_bad_row_of_the_file_is_named_first(world: World) -> None:
+    rows = world.data.read_text(encoding="utf-8").splitlines()
+    bad = ['{"prompt": "x", "completion": ""}', "no json"]
+    world.data.write_text("\n".join([*rows, *bad]), encoding="utf-8")
+    assert f"{world.data}:21: empty_field" in world.one()[1]
+
+
+def test_a_row_that_the_run_finds_too_long_is_found_now(world: World) -> None:
+    data = {"train": str(world.data), "max_seq_length": 64, "max_row_characters": 14}
+    code, text = world.one(data=data)
+    assert (code, "too_long (15 characters, 14 are allowed)" in text) == (11, True), text
+    assert world.problems(data={**data, "max_row_characters": 15}) == []
+
+
 def test_an_empty_file_is_refused(world: World) -> None:
     world.data.write_text("", encoding="utf-8")
     assert world.one()[0] == 11
@@ -149,15 +163,30 @@ def test_a_runs_folder_that_cannot_be_written_is_a_lack_of_resources(world: Worl
     assert "TUNELINE_RUNS" in text
 
 
+def test_a_tracking_database_that_cannot_be_written_is_found_now(world: World) -> None:
+    (world.folder / "file").write_text("")
+    code, text = world.one(tracking={"uri": f"sqlite:///{world.folder}/file/mlflow.db"})
+    assert (code, text.partition(":")[0]) == (20, "tracking.uri")
+    assert world.problems(tracking={"uri": "http://127.0.0.1:9"}) == [], "a server that is down stops nothing"
+
+
 def test_a_disk_that_is_too_small_for_what_the_cells_leave_is_found_now(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1000))
+    free = 50 * 2**20
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, free))
     code, text = world.one()
     assert code == 20
-    assert "are needed and 1,000 are free" in text
+    assert f"are needed and {free:,} are free" in text
     assert world.problems(merge={"enabled": False}) == []
+
+
+def test_databases_and_logs_need_room_whatever_the_cells_leave(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 3 * 2**20))
+    code, text = world.one(methods=[{"kind": "none"}])
+    assert (code, "are needed and 3,145,728 are free" in text) == (20, True), text
 
 
 def test_hub_models_are_left_to_the_start_of_the_run(world: World) -> None:

@@ -39,6 +39,13 @@ def methods(*settings: dict[str, object]) -> list[Method]:
             "Set model.attn_implementation: sdpa, or data.packing: false.",
         ),
         (
+            "registry: {model: a/b}\n",
+            "registry.model: \"a/b\" is no name of a model. Allowed: text without '/' and ':'.",
+        ),
+        ("registry: {model: ' '}\n", 'registry.model: " " is no name of a model.'),
+        ("registry: {model: m, alias: latest}\n", 'registry.alias: "latest" is no alias. Allowed: letters, digits'),
+        ("registry: {model: m, alias: v2}\n", 'registry.alias: "v2" is no alias.'),
+        (
             "methods: [{kind: none}]\nregistry: {model: m}\n",
             "registry.model: no method trains, so nothing can be registered. Add a method that trains",
         ),

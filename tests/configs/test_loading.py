@@ -239,6 +239,7 @@ def test_a_wrong_value_says_what_is_allowed(tmp_path: Path, section: str, line: 
 def test_methods_that_are_none_are_refused(tmp_path: Path, methods: str, problem: str) -> None:
     path = written(tmp_path, f"model: {{name_or_path: m}}\ndata: {{train: t}}\nmethods: {methods}\n")
     lines = refused(path)
+    assert len(lines) == 1, "an entry that is wrong is not also a list that is too short"
     assert lines[0].startswith("a.yaml:3: methods")
     assert problem in lines[0]
 

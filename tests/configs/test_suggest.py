@@ -109,6 +109,18 @@ def test_the_embedded_model_needs_no_folder(tmp_path: Path) -> None:
     assert sound(tmp_path, suggest(path, "embedded:tiny-llama")).model.name_or_path == "embedded:tiny-llama"
 
 
+def test_the_longest_answer_and_row_fit_into_the_embedded_models_small_tokens(tmp_path: Path) -> None:
+    answer = "Orders usually arrive within two business days. Please contact our helpdesk."
+    path = rows_file(tmp_path, [{"prompt": f"How long is delivery to {n}?", "completion": answer} for n in range(30)])
+    sizes = {model: room_for_answers(suggest(path, model)) for model in ("embedded:tiny-llama", "Org/model-7B")}
+    assert sizes["embedded:tiny-llama"] >= 50 > sizes["Org/model-7B"], "its 1,280 tokens hold about 1.7 letters each"
+
+
+def room_for_answers(text: str) -> int:
+    """`max_new_tokens` of a suggested experiment."""
+    return int(text.partition("max_new_tokens: ")[2].split()[0])
+
+
 def test_a_hub_model_asks_for_its_commit_and_nothing_else(tmp_path: Path) -> None:
     path = rows_file(tmp_path, [{"prompt": f"p{n}", "completion": f"answer {n}"} for n in range(30)])
     lines = refused(written(tmp_path, suggest(path, "Org/model-7B")))

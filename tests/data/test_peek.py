@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,16 @@ def test_the_number_of_rows_is_estimated_without_reading_all(name: str, tmp_path
     else:
         path.write_text("p,c\n" + "a,b\n" * 5000)
     assert 4800 < peek(path).estimated_rows < 5200
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert peek(packed).estimated_rows == peek(path).estimated_rows
 
 
 def test_a_file_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         peek(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("a,b\n")
-    with pytest.raises(DataError, match="no row"):
+    with pytest.raises(DataError, match="It is empty, or a header alone"):
         peek(tmp_path / "a.csv")
+    with pytest.raises(DataError, match="this is a folder"):
+        peek(tmp_path)

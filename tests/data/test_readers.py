@@ -104,6 +104,31 @@ def test_a_csv_whose_rows_would_be_lost_fails_with_its_line(content: bytes, plac
     assert refused.value.where == place
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"prompt;completion\na;b\n", "holds a semicolon"),
+        ("a.csv", b"prompt\tcompletion\na\tb\n", "holds a tab"),
+        ("a.tsv", b"prompt,completion\na,b\n", "holds a comma"),
+    ],
+)
+def test_columns_that_are_divided_by_another_sign_are_named_as_such(
+    name: str, content: bytes, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=words) as refused:
+        read(tmp_path / name, content)
+    assert refused.value.where == f"{name}:1"
+    assert read(tmp_path / name, b"text\na;b\n") == [RawRecord(2, {"text": "a;b"})]
+
+
+@pytest.mark.parametrize("content", [b'{"data": [{"a": 1}]}', b"{}", ROW])
+def test_a_pretty_printed_object_is_no_list_of_rows(content: bytes, tmp_path: Path) -> None:
+    assert outcome(read(tmp_path / "a.json", content)) == [(1, "")]
+    for text in (json.dumps({"data": [json.loads(content)]}, indent=2), json.dumps(json.loads(ROW), indent=0)):
+        with pytest.raises(DataError, match="one object over several lines"):
+            read(tmp_path / "a.json", text.replace("\n", "\r\n").encode())
+
+
 def test_a_json_array_gives_records_with_their_lines(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf[\n {"a": 1,\n  "b": 2},\n {"a": NaN},\n 3, {"a": 4}\n]\n'
     expected = [(2, ""), (4, "non_finite_number"), (5, "not_an_object"), (5, "")]
@@ -167,7 +192,7 @@ def test_a_packed_file_is_read_like_a_plain_one(tmp_path: Path) -> None:
         read(tmp_path / "a.jsonl.gz", gzip.compress(ROW * 1000)[:-9])
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.csv", "a.tsv"])
 def test_utf16_is_named_as_such(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="UTF-16"):
         read(tmp_path / name, ROW.decode().encode("utf-16"))

@@ -34,6 +34,12 @@ def test_a_missing_file_gets_a_suggestion_from_where_it_was_looked_for(tmp_path:
         resolve(str(tmp_path / "trainset.json" / "deeper.jsonl"))
 
 
+def test_a_link_to_nothing_is_not_told_to_be_named_like_itself(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").symlink_to(tmp_path / "moved.jsonl")
+    with pytest.raises(DataError, match="is a link to nothing"):
+        resolve(str(tmp_path / "rows.jsonl"))
+
+
 def test_a_glob_without_a_match_and_a_folder_are_refused(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [])
     with pytest.raises(DataError, match=r"no file matches .*rows\.jsonl"):

@@ -54,6 +54,8 @@ def test_help_validate_and_methods_import_nothing_heavy(world: Path, arguments: 
         (["methods", "lroa"], 10, "Did you mean lora?"),
         (["init", "nothing.csv"], 11, "nothing.csv"),
         (["show", "nothing"], 10, "nothing"),
+        (["ui", "--mlflow-port", "99999"], 10, "1 to 65535"),
+        (["ui", "--mlflow-port", "9", "--prefect-port", "9"], 10, "both pages"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -82,6 +84,23 @@ def test_init_writes_an_experiment_that_validates(world: Path) -> None:
     assert (checked.returncode, "valid" in checked.stdout) == (0, True), checked.stderr
     again = tuneline(world, "init", "train.csv", "model", "-o", "mine.yaml")
     assert (again.returncode, "exists" in again.stderr) == (10, True)
+
+
+def test_init_says_where_it_cannot_write_and_makes_a_name_of_any_file_name(world: Path) -> None:
+    refused = tuneline(world, "init", "train.csv", "model", "-o", "nowhere/mine.yaml")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (10, 1), refused.stderr
+    assert "nowhere/mine.yaml cannot be written" in refused.stderr
+    written = tuneline(world, "init", "train.csv", "model", "-o", "My Own.yaml")
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.endswith("tuneline run 'My Own.yaml'\n")
+    assert "name: my-own\n" in (world / "My Own.yaml").read_text()
+
+
+def test_the_pages_are_not_started_where_their_logs_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    done = tuneline(tmp_path, "ui", "--mlflow-port", "9", "--prefect-port", "10")
+    assert (done.returncode, len(done.stderr.splitlines())) == (20, 1), done.stderr
+    assert "TUNELINE_RUNS" in done.stderr
 
 
 def test_a_state_is_one_line_of_80_columns_in_a_terminal_and_plain_text_elsewhere() -> None:

@@ -9,12 +9,7 @@ import pytest
 
 from tasks.health import checks
 from tasks.health.servers import prefect_check, stray_store_check, tracking_check
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import refusing_port
 
 
 def test_a_server_that_listens_answers() -> None:
@@ -25,15 +20,16 @@ def test_a_server_that_listens_answers() -> None:
 
 
 def test_a_server_that_is_down_is_named_with_a_way_out() -> None:
-    port = free_port()
-    check = tracking_check(f"http://127.0.0.1:{port}")
+    with refusing_port() as port:
+        check = tracking_check(f"http://127.0.0.1:{port}")
     assert not check.ok
     assert f"127.0.0.1:{port} cannot be reached" in check.detail
     assert "tracking.uri" in check.fix
 
 
 def test_credentials_in_an_address_are_never_shown() -> None:
-    check = tracking_check(f"http://user:secret@127.0.0.1:{free_port()}/?token=secret")
+    with refusing_port() as port:
+        check = tracking_check(f"http://user:secret@127.0.0.1:{port}/?token=secret")
     assert "secret" not in check.detail + check.fix
 
 
@@ -46,7 +42,9 @@ def test_a_database_file_is_judged_by_its_folder(tmp_path: Path) -> None:
     assert tracking_check(f"sqlite:///{tmp_path}/mlflow.db").ok
     assert not (tmp_path / "mlflow.db").exists()
     (tmp_path / "file").write_text("")
-    assert not tracking_check(f"sqlite:///{tmp_path}/file/mlflow.db").ok
+    check = tracking_check(f"sqlite:///{tmp_path}/file/mlflow.db")
+    assert not check.ok
+    assert "tracking.uri" in check.fix, "the runs folder is not where it lies"
 
 
 def test_without_an_api_url_prefect_starts_its_own_server() -> None:
@@ -64,9 +62,10 @@ def test_every_finding_has_its_own_name_and_the_environment_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    url = f"http://127.0.0.1:{free_port()}/api"
     runs = tmp_path / "elsewhere"
-    found = {check.name: check for check in checks({"PREFECT_API_URL": url, "TUNELINE_RUNS": str(runs)})}
+    with refusing_port() as port:
+        environment = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "TUNELINE_RUNS": str(runs)}
+        found = {check.name: check for check in checks(environment)}
     assert len(found) == len(checks({}))
     assert not found["prefect server"].ok
     assert str(runs) in found["runs folder"].detail

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods import parse_method
@@ -31,6 +32,7 @@ def scaled(model: nn.Module) -> dict[str, bool]:
             {"v_proj": False, "up_proj": True},
         ),
         ({"target_modules": r".*(k|down)_proj"}, {"k_proj": False, "down_proj": True}),
+        ({"target_modules": ["k_proj", "mlp.down_proj"]}, {"k_proj": False, "down_proj": True}),
     ],
 )
 def test_targets_and_feed_forward_are_settings_with_the_papers_layers_as_default(
@@ -38,6 +40,14 @@ def test_targets_and_feed_forward_are_settings_with_the_papers_layers_as_default
 ) -> None:
     _, model = attached({"kind": "ia3", **settings}, base)
     assert scaled(model) == expected
+
+
+def test_the_feed_forward_of_gpt2_is_found_under_its_longer_name() -> None:
+    config = GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=8)
+    model = parse_method({"kind": "ia3"}).attach(GPT2LMHeadModel(config))
+    inner = {name: module.is_feedforward for name, module in model.named_modules() if hasattr(module, "ia3_l")}
+    block = "base_model.model.transformer.h.0"
+    assert inner == {f"{block}.attn.c_attn": False, f"{block}.mlp.c_proj": True}
 
 
 def test_feed_forward_layers_outside_an_expression_are_refused(base: BaseModel) -> None:

@@ -103,6 +103,20 @@ def test_a_block_that_does_not_exist_is_refused(base: BaseModel) -> None:
         parse_method({"kind": "lora", "layers_to_transform": [0, 2]}).check(base.facts, PLAIN)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers_to_transform": [1], "target_modules": ".*q_proj"}, "does not go with an expression"),
+        ({"layers_to_transform": []}, "layers_to_transform"),
+    ],
+)
+def test_blocks_that_peft_would_refuse_late_or_take_for_all_are_refused_at_once(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_method({"kind": "lora", **settings})
+
+
 def test_qlora_settings_reach_the_quantised_base(base: BaseModel) -> None:
     pytest.importorskip("bitsandbytes")
     method = parse_method({"kind": "qlora", "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False})

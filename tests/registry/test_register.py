@@ -18,6 +18,7 @@ from tasks.models import BaseModel
 from tasks.registry import Example, server
 from tasks.registry.register import register
 from tasks.tracking import TrackingSettings
+from tests.ports import refusing_port
 from tests.registry.worlds import PROMPT, World, make_adapter, make_full, make_request, package_of
 
 
@@ -203,13 +204,12 @@ def test_a_name_that_mlflow_refuses_is_a_configuration_error(world: World, base:
 
 
 def test_a_server_that_is_down_costs_nothing_but_a_second_try(world: World, base: BaseModel, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    down = TrackingSettings(uri=f"http://someone:secret@127.0.0.1:{port}")
     request = make_request(world, make_full(base, tmp_path / "model", 0), example=None)
-    with pytest.raises(DependencyError, match=r"Nothing is lost: .* run the same command again") as caught:
-        register(request, down, world.root)
+    with (
+        refusing_port() as port,
+        pytest.raises(DependencyError, match=r"Nothing is lost: .* run the same command again") as caught,
+    ):
+        register(request, TrackingSettings(uri=f"http://someone:secret@127.0.0.1:{port}"), world.root)
     assert caught.value.exit_code == 21
     assert "secret" not in str(caught.value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +29,7 @@ from tasks.models.loading import load_tokenizer
 from tasks.registry.contents import fill
 from tasks.registry.register import register
 from tasks.registry.serving_model import TunedModel, asked
+from tests.ports import free_port
 from tests.registry.worlds import (
     PEFT_CONFIGS,
     PROMPT,
@@ -224,9 +225,7 @@ def test_prompts_come_from_frames_rows_lists_and_columns() -> None:
 @contextmanager
 def served(world: World, name: str, folder: Path) -> Iterator[str]:
     """`mlflow models serve` on a free port; ends with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     scripts = str(Path(sys.executable).parent)
     environment = elsewhere(folder) | {"MLFLOW_TRACKING_URI": world.tracking.uri}
     environment["PATH"] = f"{scripts}{os.pathsep}{environment['PATH']}"
@@ -237,8 +236,8 @@ def served(world: World, name: str, folder: Path) -> Iterator[str]:
         wait_for(f"http://127.0.0.1:{port}/ping", server)
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
@@ -262,5 +261,5 @@ def test_mlflow_models_serve_gives_the_same_text_over_http(
     with served(world, name, tmp_path) as url:
         body = json.dumps({"dataframe_records": [{"prompt": PROMPT}], "params": {"max_new_tokens": 8}}).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
             assert json.load(answer) == {"predictions": [direct_greedy(candidate, PLAIN, PROMPT, 8)]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from tasks.tracking import check_reachable
 from tasks.tracking.environment import set_mlflow_defaults
+from tests.ports import free_port
 from tests.tracking.proxy import Proxy
 
 START_SECONDS = 180.0
@@ -53,8 +53,7 @@ class Server:
     """`mlflow server` over a SQLite file; it can be killed and started again on the same port."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -83,7 +82,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            check_reachable(self.uri, 1.0)
+            check_reachable(self.uri, 10.0)
         except Exception:
             return False
         return True
@@ -95,9 +94,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(empty_database, folder / "mlflow.db")
     running = Server(folder)
-    running.start()
-    yield running
-    running.kill()
+    try:
+        running.start()
+        yield running
+    finally:
+        running.kill()
 
 
 @pytest.fixture

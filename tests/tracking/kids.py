@@ -23,7 +23,7 @@ def start(target: Callable[..., None], *args: object) -> ForkServerProcess:
     set_mlflow_defaults()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=target, args=args)
+    process = context.Process(target=target, args=args, daemon=True)  # none outlives a test that fails
     process.start()
     return process
 

@@ -25,6 +25,7 @@ class Proxy:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._lock = threading.Lock()
         self._open: list[socket.socket] = []
 
     def __enter__(self) -> Proxy:
@@ -34,52 +35,54 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _shut(self._listener)
         self._listener.close()
-        self.cut()
-
-    def cut(self) -> None:
-        """End all connections, also those that are kept alive."""
-        for connection in self._open:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-        self._open.clear()
+        self.turn("refuse")
 
     def turn(self, mode: Mode) -> None:
-        """Behave like this from now on, for old connections too."""
-        self.mode = mode
-        self.cut()
+        """Behave like this from now on: all connections are ended, also those that are kept alive."""
+        with self._lock:
+            self.mode = mode
+            for connection in self._open:
+                _shut(connection)
+            self._open.clear()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client, self.mode), daemon=True).start()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _serve(self, client: socket.socket, mode: Mode) -> None:
-        if mode != "pass":
-            self.refused += 1
-        if mode in ("pass", "lose answers"):
-            with contextlib.suppress(OSError):
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            mode = self._keep(client)
+            if mode in ("pass", "lose answers"):
                 self._forward(client, mode)
-        elif mode == "error 500":
-            with contextlib.suppress(OSError):
+            elif mode == "error 500":
                 client.recv(1 << 16)
                 client.sendall(_ERROR)
-            client.close()
-        elif mode == "refuse":
-            client.close()
-        else:
+            elif mode == "black hole":
+                while client.recv(1 << 16):
+                    pass
+
+    def _keep(self, client: socket.socket) -> Mode:
+        """The mode in which this connection is served: it lasts no longer than the mode."""
+        with self._lock:
             self._open.append(client)
+            self.refused += self.mode != "pass"
+            return self.mode
 
     def _forward(self, client: socket.socket, mode: Mode) -> None:
-        server = socket.create_connection(("127.0.0.1", self._target))
-        self._open += [client, server]
-        forth = threading.Thread(target=_pump, args=(client, server), daemon=True)
-        forth.start()
-        _pump(server, client if mode == "pass" else None)
-        if mode == "lose answers":
-            client.shutdown(socket.SHUT_RDWR)
+        with socket.create_connection(("127.0.0.1", self._target)) as server:
+            threading.Thread(target=_pump, args=(client, server), daemon=True).start()
+            _pump(server, client if mode == "pass" else None)
+            _shut(client)
+
+
+def _shut(connection: socket.socket) -> None:
+    """Wake whoever reads from it, here and at the other end; its reader closes it."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _pump(source: socket.socket, sink: socket.socket | None) -> None:
@@ -87,5 +90,6 @@ def _pump(source: socket.socket, sink: socket.socket | None) -> None:
     with contextlib.suppress(OSError):
         while (data := source.recv(1 << 16)) and sink is not None:
             sink.sendall(data)
-        if sink is not None:
+    if sink is not None:
+        with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

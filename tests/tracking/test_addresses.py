@@ -20,7 +20,7 @@ def test_pages_have_addresses_only_where_there_is_a_server(spool: Path) -> None:
     with shipping(spool, MemorySink()) as shipper:
         ref = create_run(spool, name="a", experiment="e")
         assert shipper.run_url(ref) is None
-        shipper.flush(30)
+        shipper.flush(120)
 
         assert shipper.run_url(ref) == "http://server:5000/#/experiments/id of e/runs/run0"
         assert shipper.experiment_url("e") == "http://server:5000/#/experiments/id of e"
@@ -28,7 +28,7 @@ def test_pages_have_addresses_only_where_there_is_a_server(spool: Path) -> None:
     database = TrackingSettings(uri=f"sqlite:///{spool.parent}/a.db")
     with shipping(spool.parent / "other", MemorySink(), database) as shipper:
         ref = create_run(spool.parent / "other", name="a", experiment="e")
-        shipper.flush(30)
+        shipper.flush(120)
 
         assert shipper.run_url(ref) is None
         assert shipper.run_id(ref) == "run0"
@@ -37,6 +37,6 @@ def test_pages_have_addresses_only_where_there_is_a_server(spool: Path) -> None:
 def test_a_run_ref_of_the_same_run_in_another_process_finds_its_run_id(spool: Path) -> None:
     with shipping(spool, MemorySink()) as shipper:
         ref = create_run(spool, name="a", experiment="e")
-        shipper.flush(30)
+        shipper.flush(120)
 
         assert shipper.run_id(RunRef.model_validate_json(ref.model_dump_json())) == "run0"

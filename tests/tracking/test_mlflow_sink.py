@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import socket
 import sqlite3
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +16,7 @@ from tasks.tracking.environment import set_mlflow_defaults
 from tasks.tracking.journal import beside
 from tasks.tracking.protocol import JOURNAL_TAG, Batch, NewRun, RefusedError, RunGoneError, UnavailableError
 from tasks.tracking.shipper import Shipper
+from tests.ports import refusing_port
 
 pytestmark = pytest.mark.xdist_group("mlflow")
 
@@ -51,7 +49,7 @@ def new_run(key: str = "k", experiment: str = "stories", parent: str | None = No
 
 def test_everything_a_run_logs_is_in_mlflow(database: str, tmp_path: Path, client: MlflowClient) -> None:
     spool = tmp_path / "spool"
-    with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts") as shipper:
+    with Shipper(TrackingSettings(uri=database, flush_seconds=120), spool, tmp_path / "artifacts") as shipper:
         parent = create_run(spool, name="comparison", experiment="stories")
         ref = create_run(spool, name="cell", experiment="stories", parent=parent, tags={"tuneline.seed": "0"})
         run = Run(ref)
@@ -61,7 +59,7 @@ def test_everything_a_run_logs_is_in_mlflow(database: str, tmp_path: Path, clien
         run.log_table([{"prompt": "a", "text": "质量"}], "samples/first.json")
         run.log_dataset("e2e", "ab" * 32, "data/train.csv", "training")
         run.finish("FINISHED")
-        assert shipper.flush(60) == 0
+        assert shipper.flush(120) == 0
         found = client.get_run(shipper.run_id(ref) or "")
         parent_id = shipper.run_id(parent)
 
@@ -91,7 +89,7 @@ def test_mlflow_reads_our_tables_as_its_own(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # MLflow's reader looks there, whatever its client was told
     spool = tmp_path / "spool"
-    with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts"):
+    with Shipper(TrackingSettings(uri=database, flush_seconds=120), spool, tmp_path / "artifacts"):
         ref = create_run(spool, name="cell", experiment="stories")
         Run(ref).log_table([{"prompt": "a", "score": 0.5}, {"prompt": "b", "score": 1.0}], "samples/first.json")
 
@@ -184,20 +182,17 @@ def test_an_experiment_with_a_strange_name_has_a_folder_all_the_same(
 
 def test_a_locked_database_loses_nothing(database: str, tmp_path: Path, client: MlflowClient) -> None:
     spool = tmp_path / "spool"
-    holder = sqlite3.connect(database.removeprefix("sqlite:///"), check_same_thread=False)
-    with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts") as shipper:
+    holder = sqlite3.connect(database.removeprefix("sqlite:///"))
+    with Shipper(TrackingSettings(uri=database, flush_seconds=120), spool, tmp_path / "artifacts") as shipper:
         ref = create_run(spool, name="cell", experiment="stories")
-        assert shipper.flush(60) == 0
+        assert shipper.flush(120) == 0
         holder.execute("BEGIN EXCLUSIVE")
-        release = threading.Timer(3.0, holder.rollback)
-        release.start()
         for step in range(200):
             Run(ref).log_metrics({"loss": 1 / (step + 1)}, step=step)
-            time.sleep(0.001)
-        assert release.is_alive()
-        assert shipper.flush(60) == 0
+        assert shipper.flush(1) == 200
+        holder.rollback()
+        assert shipper.flush(120) == 0
         run_id = shipper.run_id(ref)
-    release.join()
     holder.close()
 
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == list(range(200))
@@ -208,15 +203,15 @@ def test_a_database_locked_for_longer_than_mlflow_waits_loses_nothing(
     database: str, tmp_path: Path, client: MlflowClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spool = tmp_path / "spool"
-    holder = sqlite3.connect(database.removeprefix("sqlite:///"), check_same_thread=False)
-    with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts") as shipper:
+    holder = sqlite3.connect(database.removeprefix("sqlite:///"))
+    with Shipper(TrackingSettings(uri=database, flush_seconds=120), spool, tmp_path / "artifacts") as shipper:
         ref = create_run(spool, name="cell", experiment="stories")
-        assert shipper.flush(60) == 0
+        assert shipper.flush(120) == 0
         holder.execute("BEGIN EXCLUSIVE")
         Run(ref).log_metrics({"loss": 1.0})
         assert shipper.flush(25) == 1
         holder.rollback()
-        assert shipper.flush(60) == 0
+        assert shipper.flush(120) == 0
         run_id = shipper.run_id(ref)
     holder.close()
 
@@ -250,10 +245,8 @@ def test_the_text_of_a_failure_has_no_password(tmp_path: Path) -> None:
     from tasks.tracking.mlflow_sink import MlflowSink
 
     set_mlflow_defaults()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
 
-    with pytest.raises(UnavailableError, match="refused") as caught:
+    with refusing_port() as port, pytest.raises(UnavailableError, match="refused") as caught:
         MlflowSink(f"http://user:canary@127.0.0.1:{port}", tmp_path).create_run(new_run())
 
     assert "canary" not in str(caught.value)
@@ -267,7 +260,7 @@ def test_an_existing_mlruns_folder_changes_nothing_and_none_is_made(
     (tmp_path / "with" / "mlruns" / "0").mkdir(parents=True)
     for place in ("with", "without"):
         monkeypatch.chdir(tmp_path / place)
-        with Shipper(TrackingSettings(uri=database, flush_seconds=60), Path("spool"), Path("artifacts")):
+        with Shipper(TrackingSettings(uri=database, flush_seconds=120), Path("spool"), Path("artifacts")):
             Run(create_run(Path("spool"), name="cell", experiment=place)).log_text("x", "x.txt")
 
         (run,) = client.search_runs([client.get_experiment_by_name(place).experiment_id])
@@ -279,7 +272,7 @@ def test_an_existing_mlruns_folder_changes_nothing_and_none_is_made(
 
 def test_refused_events_are_kept_as_json_with_mlflows_reason(database: str, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
-    with Shipper(TrackingSettings(uri=database, flush_seconds=60), spool, tmp_path / "artifacts"):
+    with Shipper(TrackingSettings(uri=database, flush_seconds=120), spool, tmp_path / "artifacts"):
         ref = create_run(spool, name="cell", experiment="stories")
         Run(ref).log_params({"seed": 0})
         Run(ref).log_params({"seed": 1})

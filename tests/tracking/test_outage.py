@@ -19,12 +19,6 @@ POINTS = [MetricPoint(name="loss", value=1 / (step + 1), step=step, timestamp_ms
 MODES: list[Mode] = ["refuse", "black hole", "error 500", "lose answers"]
 
 
-@pytest.fixture(autouse=True)
-def impatient_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user sets is kept, so that these tests need not wait for our 30 seconds."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-
-
 def record(spool: Path, name: str, points: list[MetricPoint]) -> RunRef:
     parent = create_run(spool, name=f"parent of {name}", experiment="stories")
     ref = create_run(spool, name=name, experiment="stories", parent=parent)
@@ -56,14 +50,15 @@ def test_down_at_the_start_and_throughout_then_everything_is_there_once_at_the_n
     server: Server, proxy: Proxy, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     proxy.turn("refuse")
-    with Shipper(TrackingSettings(uri=proxy.uri, flush_seconds=0.5), tmp_path / "spool", tmp_path):
+    with Shipper(TrackingSettings(uri=proxy.uri, flush_seconds=0.5), tmp_path / "spool", tmp_path) as shipper:
         ref = record(tmp_path / "spool", "down throughout", POINTS)
         Run(ref).finish("FINISHED")
-    assert proxy.refused > 0
+        while proxy.refused < 1:
+            shipper.flush(0.2)
 
     proxy.turn("pass")
-    with Shipper(TrackingSettings(uri=proxy.uri, flush_seconds=60), tmp_path / "spool", tmp_path) as shipper:
-        assert shipper.flush(60) == 0
+    with Shipper(TrackingSettings(uri=proxy.uri, flush_seconds=120), tmp_path / "spool", tmp_path) as shipper:
+        assert shipper.flush(120) == 0
         run_id = shipper.run_id(ref)
         url = shipper.run_url(ref)
 
@@ -77,20 +72,22 @@ def test_down_at_the_start_and_throughout_then_everything_is_there_once_at_the_n
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_outage_in_the_middle_neither_blocks_nor_loses_nor_doubles(
-    server: Server, proxy: Proxy, tmp_path: Path, mode: Mode
+    server: Server, proxy: Proxy, tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Shipper(TrackingSettings(uri=proxy.uri, flush_seconds=60), tmp_path / "spool", tmp_path) as shipper:
+    with Shipper(TrackingSettings(uri=proxy.uri, flush_seconds=120), tmp_path / "spool", tmp_path) as shipper:
         ref = record(tmp_path / "spool", mode, POINTS[:700])
-        proxy.turn(mode)
-        began = time.monotonic()
-        for point in POINTS[700:]:
-            Run(ref).log_metric_series([point])
-        wrote_seconds = time.monotonic() - began
-        while proxy.refused < 2:
-            shipper.flush(0.2)
+        with monkeypatch.context() as impatient:
+            impatient.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")  # seconds; while nobody answers, not our 30
+            proxy.turn(mode)
+            began = time.monotonic()
+            for point in POINTS[700:]:
+                Run(ref).log_metric_series([point])
+            wrote_seconds = time.monotonic() - began
+            while proxy.refused < 2:
+                shipper.flush(0.2)
         Run(ref).finish("FINISHED")
         proxy.turn("pass")
-        assert shipper.flush(60) == 0
+        assert shipper.flush(120) == 0
         run_id = shipper.run_id(ref)
 
     check(server, mode, run_id)
@@ -108,7 +105,7 @@ def test_a_password_is_used_and_told_to_nobody(
         while proxy.refused < 1:
             shipper.flush(0.2)
         proxy.turn("pass")
-        assert shipper.flush(60) == 0
+        assert shipper.flush(120) == 0
         url = shipper.run_url(ref)
 
     printed = capfd.readouterr()
@@ -119,7 +116,7 @@ def test_a_password_is_used_and_told_to_nobody(
 
 @pytest.mark.system
 def test_a_server_that_is_killed_and_started_again_has_everything_once(server: Server, tmp_path: Path) -> None:
-    with Shipper(TrackingSettings(uri=server.uri, flush_seconds=60), tmp_path / "spool", tmp_path) as shipper:
+    with Shipper(TrackingSettings(uri=server.uri, flush_seconds=120), tmp_path / "spool", tmp_path) as shipper:
         ref = record(tmp_path / "spool", "killed server", POINTS[:700])
         shipper.flush(0.3)
         server.kill()

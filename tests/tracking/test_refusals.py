@@ -30,7 +30,7 @@ def test_a_param_conflict_is_put_aside_with_its_reason_and_the_rest_goes_on(
     run.finish("FINISHED")
     sink = MemorySink()
     with shipping(spool, sink) as shipper:
-        assert shipper.flush(30) == 0
+        assert shipper.flush(120) == 0
 
     arrived = sink.named("a")
     assert arrived.params == {"seed": "0", "r": "8", **{f"p{index}": str(index) for index in range(150)}}
@@ -53,9 +53,9 @@ def test_a_run_that_is_refused_as_a_whole_is_put_aside_and_others_go_on(spool: P
     with shipping(spool, sink) as shipper:
         first = create_run(spool, name="refused", experiment="")
         Run(first).log_metrics({"loss": 1.0})
-        assert shipper.flush(30) == 0
+        assert shipper.flush(120) == 0
         create_run(spool, name="child", experiment="e", parent=first)
-        assert shipper.flush(30) == 0
+        assert shipper.flush(120) == 0
 
     reasons = [json.loads(line)["reason"] for line in beside(first.journal, ".rejected.jsonl").read_text().splitlines()]
     assert reasons == ["no such experiment can be", "its run could not be created"]
@@ -67,11 +67,11 @@ def test_a_deleted_run_is_not_asked_for_entry_by_entry(spool: Path) -> None:
     sink = MemorySink(lambda method, moment: calls.append(method))
     with shipping(spool, sink) as shipper:
         ref = create_run(spool, name="a", experiment="e")
-        shipper.flush(30)
+        shipper.flush(120)
         sink.runs.clear()
         calls.clear()
         Run(ref).log_metric_series(points(1000))
-        assert shipper.flush(30) == 0
+        assert shipper.flush(120) == 0
 
     assert calls == ["log_batch"]
     assert "no run run0" in beside(ref.journal, ".rejected.jsonl").read_text()

@@ -28,7 +28,7 @@ def arrive(tmp_path: Path, ref: RunRef) -> Arrive:
 
     def ship() -> MemoryRun:
         sink = MemorySink()
-        with Shipper(TrackingSettings(), tmp_path / "spool", tmp_path, sink=sink):
+        with Shipper(TrackingSettings(flush_seconds=120), tmp_path / "spool", tmp_path, sink=sink):
             pass
         return sink.named("cell")
 
@@ -89,7 +89,7 @@ def test_a_param_that_is_too_long_is_cut_and_there_in_full_as_an_artifact(ref: R
 def test_a_tag_that_is_too_long_is_cut_also_when_the_run_is_created_with_it(tmp_path: Path) -> None:
     sink = MemorySink()
     create_run(tmp_path, name="a", experiment="e", tags={"error": "x" * 9000})
-    with Shipper(TrackingSettings(), tmp_path, tmp_path, sink=sink):
+    with Shipper(TrackingSettings(flush_seconds=120), tmp_path, tmp_path, sink=sink):
         pass
 
     assert len(sink.named("a").tags["error"]) == 8000

@@ -73,7 +73,7 @@ def loss_series(request: TrainRequest) -> list[tuple[int, float]]:
 
 def in_child(action: Callable[[], object]) -> int:
     """Run in a forked child (torch is imported already, so this is quick) and return its exit code, -9 for SIGKILL."""
-    process = multiprocessing.get_context("fork").Process(target=action)
+    process = multiprocessing.get_context("fork").Process(target=action, daemon=True)  # none outlives a failed test
     process.start()
     process.join()
     assert process.exitcode is not None

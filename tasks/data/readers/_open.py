@@ -77,7 +77,16 @@ def _skip_line(file: BinaryIO, limit: int) -> None:
             return
 
 
-def _without_mark(chunk: bytes, name: str) -> bytes:
-    if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+def refuse_utf16(start: bytes, name: str) -> None:
+    """Look for UTF-16's mark, as spreadsheets write it, in the first bytes of a file.
+
+    Raises:
+        DataError: it is there.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError("the file is UTF-16", where=name, allowed="UTF-8", fix="Convert it to UTF-8")
+
+
+def _without_mark(chunk: bytes, name: str) -> bytes:
+    refuse_utf16(chunk, name)
     return chunk.removeprefix(codecs.BOM_UTF8)

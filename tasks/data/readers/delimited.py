@@ -14,11 +14,13 @@ from pathlib import Path
 
 from tasks.data.formats import RowError
 from tasks.data.readers._found import BadRow, Found, RawRecord, Reader
-from tasks.data.readers._open import open_data
+from tasks.data.readers._open import open_data, refuse_utf16
 from tasks.foundation.errors import DataError
 
 _LARGEST_FIELD = 2**31 - 1
 """The module's own limit is 128 kB and global; `max_row_characters` decides instead."""
+_DELIMITERS = {"\t": "a tab", ";": "a semicolon", ",": "a comma", "|": "a bar"}
+"""What separates columns in files of other ways."""
 
 
 class _Lines:
@@ -49,6 +51,8 @@ def delimited(delimiter: str) -> Reader:
 def _read(delimiter: str, path: Path, name: str, characters: int) -> Iterator[Found]:
     csv.field_size_limit(_LARGEST_FIELD)
     with open_data(path, name) as file:
+        refuse_utf16(file.read(2), name)
+        file.seek(0)
         # Bytes that are no UTF-8 become surrogates, which nothing else can, and are found again in their field.
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         yield from _read_text(text, delimiter, name)
@@ -88,16 +92,28 @@ def _spoiled(lines: _Lines, name: str, first: int, error: csv.Error) -> Iterator
 
 
 def _checked_header(cells: list[str], name: str, line: int) -> list[str]:
+    _check_delimiter(cells, name, line)
     problem = ""
-    if not all(map(_is_utf8, cells)):
-        problem = "the header is not UTF-8"
-    elif not all(cell.strip() for cell in cells):
+    if not all(cell.strip() for cell in cells):
         problem = "a column has no name"
     elif len(set(cells)) != len(cells):
         problem = "two columns share a name"
     if problem:
         raise DataError(problem, where=f"{name}:{line}", fix="Give the file a header line of distinct names")
     return cells
+
+
+def _check_delimiter(cells: list[str], name: str, line: int) -> None:
+    """A header that is one column because the file is not what its ending says."""
+    if not all(map(_is_utf8, cells)):
+        raise DataError("the header is not UTF-8", where=f"{name}:{line}", fix="Convert the file to UTF-8")
+    other = next((sign for sign in _DELIMITERS if sign in cells[0]), None)
+    if len(cells) == 1 and other:
+        what = f"one column; its name {cells[0][:60]!r} holds {_DELIMITERS[other]}"
+        allowed = "commas between columns in .csv, tabs in .tsv"
+        raise DataError(
+            what, where=f"{name}:{line}", allowed=allowed, fix="Separate the columns that way, or rename the file"
+        )
 
 
 def _found(header: list[str], cells: list[str], name: str, line: int) -> Found:

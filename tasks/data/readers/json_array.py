@@ -17,14 +17,24 @@ from tasks.data.readers.json_lines import read_json_lines
 from tasks.foundation.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+_OPENED_OBJECT = re.compile(rb"\{[ \t]*\r?\n\s*[\"}]")
+"""Of a pretty-printed object: no line of it could be a row."""
 
 
 def read_json(path: Path, name: str, characters: int) -> Iterator[Found]:
-    """`.json`: an array where it begins with `[`, JSON lines otherwise."""
+    """`.json`: an array where it begins with `[`, JSON lines otherwise.
+
+    Raises:
+        DataError: one object fills the file.
+    """
     with open_data(path, name) as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"["):
         return _read_array(path, name)
+    if _OPENED_OBJECT.match(start):
+        what = "the file is one object over several lines, not rows"
+        allowed = "an array of objects, or one object per line"
+        raise DataError(what, where=name, allowed=allowed, fix="Keep the array inside it: [{…}, {…}]")
     return read_json_lines(path, name, characters)
 
 
