@@ -5,12 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 JOBS   ?= 2
 
-.PHONY: demo test test-system test-all check format clean help
+.PHONY: demo test test-system test-all bench check format clean help
 
 help:
 	@echo "make demo      set up and run the main job on the embedded model and data"
 	@echo "make test      set up and run the tests"
 	@echo "make test-all  also those that need servers, a browser or minutes"
+	@echo "make bench     measure tuneline against a plain script, in ratios (an hour or two)"
 	@echo "make check     ruff, mypy, import-linter"
 
 $(READY): pyproject.toml constraints.txt
@@ -29,6 +30,9 @@ test-system: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m system
 
 test-all: test test-system
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks all
 
 check: $(READY)
 	$(BIN)/ruff format --check .

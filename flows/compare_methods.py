@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect import flow
+from prefect.client.schemas import State
 
 from configs.experiment import Experiment
-from flows.outcome import FlowOutcome, outcome_of
+from flows.outcome import FlowOutcome, ended, error_of, outcome_of, value_of
 from flows.parts import (
     conditions_of,
     context_of,
@@ -37,8 +38,11 @@ from tasks.workspace.session import Session, session
 
 
 @flow(name="compare-methods", flow_run_name="compare {experiment}", persist_result=False)
-def compare_methods(experiment: str, overrides: list[str] | None = None) -> FlowOutcome:
+def compare_methods(experiment: str, overrides: list[str] | None = None) -> State[FlowOutcome]:
     """Train every method of an experiment on the same data, compare them, and register the winner.
+
+    Its state is `Failed` when a cell or the registration failed; what there is of the comparison is its data all the
+    same.
 
     Args:
         experiment: path of the experiment file, relative to the working directory.
@@ -51,15 +55,19 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Flow
         cells = plan(specs_of(settings), material, settings.training, shared, here.place)
         outcomes = run_cells(cells, exam_of(settings, material), settings.merge, here)
         comparison = compare(outcomes, yardstick_of(settings), here.place)
-        version = None
+        registered = None
         if settings.registry.model and (winner := winner_of(comparison, outcomes)):
-            version = register.submit(registration_of(settings, winner, material, shared), here.place).result()
-    return FlowOutcome(
-        name=settings.name,
-        comparison=comparison,
-        outcomes=tuple(outcomes),
-        version=version,
-        unsent_events=here.unsent,
+            registered = register.submit(registration_of(settings, winner, material, shared), here.place)
+            registered.wait()
+    return ended(
+        FlowOutcome(
+            name=settings.name,
+            comparison=comparison,
+            outcomes=tuple(outcomes),
+            version=value_of(registered),
+            registration_error=error_of(registered),
+            unsent_events=here.unsent,
+        )
     )
 
 

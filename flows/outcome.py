@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+from prefect.client.schemas import State
 from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed
 
 from tasks.comparison.values import Comparison
 from tasks.foundation.errors import ErrorRecord
@@ -14,6 +17,8 @@ from tasks.records import CellOutcome
 from tasks.registry.values import RegisteredVersion
 from tasks.workspace import close_left
 
+T = TypeVar("T")
+
 
 class FlowOutcome(Value):
     """The end of a comparison."""
@@ -22,13 +27,48 @@ class FlowOutcome(Value):
     comparison: Comparison
     outcomes: tuple[CellOutcome, ...]
     version: RegisteredVersion | None = None
+    registration_error: ErrorRecord | None = None
     unsent_events: int = 0
     """Events that MLflow could not take yet; they are sent at the next start."""
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the first cell that failed."""
-        return next((outcome.error.exit_code for outcome in self.outcomes if outcome.error), 0)
+        """0, or that of the first failure: of a cell, or of the registration."""
+        return self.failures[0][1].exit_code if self.failures else 0
+
+    @property
+    def failures(self) -> list[tuple[str, ErrorRecord]]:
+        """What failed, by label, with its reason."""
+        cells = [(outcome.cell.label, outcome.error) for outcome in self.outcomes if outcome.error]
+        return cells + ([("registration", self.registration_error)] if self.registration_error else [])
+
+
+def ended(outcome: FlowOutcome) -> State[FlowOutcome]:
+    """The state in which the flow run stands in Prefect's page."""
+    if not outcome.failures:
+        return Completed(data=outcome)
+    return Failed(message="; ".join(f"{label}: {error.error()}" for label, error in outcome.failures), data=outcome)
+
+
+def outcome_in(state: State[FlowOutcome]) -> FlowOutcome:
+    """What a finished flow run has to say, also where something in it failed.
+
+    Raises:
+        Exception: whatever ended the flow before it had an outcome.
+    """
+    outcome = state.result(raise_on_failure=False)
+    return outcome if isinstance(outcome, FlowOutcome) else state.result()
+
+
+def value_of(step: PrefectFuture[T] | None) -> T | None:
+    """What a finished step made; None where it failed or did not run."""
+    return step.result(raise_on_failure=False) if step and step.state.is_completed() else None
+
+
+def error_of(step: PrefectFuture[T] | None) -> ErrorRecord | None:
+    """Why a finished step failed; None where it did not."""
+    failed = step is not None and (step.state.is_failed() or step.state.is_crashed())
+    return ErrorRecord.of(step.result(raise_on_failure=False)) if step and failed else None
 
 
 def outcome_of(planned: PlannedCell, steps: Sequence[PrefectFuture], run_id: str) -> CellOutcome:
@@ -38,12 +78,10 @@ def outcome_of(planned: PlannedCell, steps: Sequence[PrefectFuture], run_id: str
     """
     for step in steps:
         step.wait()
-    results = [step.result(raise_on_failure=False) if step.state.is_completed() else None for step in steps]
-    failed = next((step for step in steps if step.state.is_failed() or step.state.is_crashed()), None)
-    error = ErrorRecord.of(failed.result(raise_on_failure=False)) if failed else None
+    error = next((error for step in steps if (error := error_of(step))), None)
     if error:
         close_left([planned.place], error.error())
-    trained, merged, evaluated = results
+    trained, merged, evaluated = map(value_of, steps)
     return CellOutcome(
         cell=planned.cell,
         run=planned.place.run,

@@ -31,6 +31,6 @@ def merge(trained: TrainedCell, settings: MergeSettings, place: Place) -> Merged
             lambda folder: run_in_child(run_merge, candidate, tokens, settings, folder),
             made_by=place.run.key,
         )
-        merged = merged_cell(candidate, artifact)
+        merged = merged_cell(candidate, trained.weights_digest, artifact)
         record_merge(merged, place.run)
         return finished(merged, cached=artifact.cached)

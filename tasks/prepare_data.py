@@ -8,6 +8,7 @@ from prefect.client.schemas import State
 from tasks.data.prepare import prepare, prepare_key, read_prepared
 from tasks.data.settings import DataSettings
 from tasks.data.values import PreparedData
+from tasks.launch.children import run_in_child
 from tasks.records import record_data
 from tasks.states import finished
 from tasks.workspace import Place, reporting
@@ -21,7 +22,7 @@ def prepare_data(settings: DataSettings, place: Place) -> PreparedData | State[P
         artifact = place.workspace.store.make(
             "prepare",
             prepare_key(settings),
-            lambda folder: prepare(settings, folder, quarantine),
+            lambda folder: run_in_child(prepare, settings, folder, quarantine),
             made_by=place.run.key,
         )
         prepared = read_prepared(artifact)

@@ -8,6 +8,7 @@ from prefect.client.schemas import State
 from tasks.data.settings import DataSettings
 from tasks.data.tokenize import read_tokenized, tokenize, tokenize_key
 from tasks.data.values import PreparedData, TokenizedData
+from tasks.launch.children import run_in_child
 from tasks.models.values import BaseModel
 from tasks.records import record_tokens
 from tasks.states import finished
@@ -22,7 +23,10 @@ def tokenize_data(
     with reporting(place, "prepare"):
         key = tokenize_key(prepared, base, settings)
         artifact = place.workspace.store.make(
-            "tokenize", key, lambda folder: tokenize(prepared, base, settings, folder), made_by=place.run.key
+            "tokenize",
+            key,
+            lambda folder: run_in_child(tokenize, prepared, base, settings, folder),
+            made_by=place.run.key,
         )
         tokens = read_tokenized(artifact)
         record_tokens(tokens, [place.run])

@@ -38,9 +38,10 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
     Board(report / "progress").clear()
     with terminating_in_order(), prefect_server(runs / "prefect-server.log"), watching(report / "progress", console):
         from flows.compare_methods import compare_methods
+        from flows.outcome import outcome_in
 
         wait_for_server()
-        outcome: FlowOutcome = compare_methods(str(path), list(overrides))
+        outcome = outcome_in(compare_methods(str(path), list(overrides), return_state=True))
     print_outcome(outcome, settings, report, console)
     return outcome.exit_code
 
@@ -60,9 +61,8 @@ def print_outcome(outcome: FlowOutcome, settings: Experiment, report: Path, cons
             f"MLflow ({settings.tracking.uri}) did not take {outcome.unsent_events} events yet; "
             "they are kept and sent at the next start."
         )
-    for cell in outcome.outcomes:
-        if cell.error:
-            sys.stderr.write(f"tuneline: {cell.cell.label} failed: {cell.error.error()}\n")
+    for label, error in outcome.failures:
+        sys.stderr.write(f"tuneline: {label} failed: {error.error()}\n")
 
 
 def shortest(path: Path) -> str:

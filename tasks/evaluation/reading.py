@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tasks.data.rows import read_eval_rows, read_rows
 from tasks.data.values import EvalRow
-from tasks.evaluation.suite import Question, TokenRow, group_questions, kept_rows, labels_for
+from tasks.evaluation.suite import Question, TokenRow, check_labels, group_questions, kept_rows, labels_for
 from tasks.evaluation.values import EvaluationJob
 from tasks.foundation.errors import DataError
 from tasks.metrics import Needs
@@ -48,6 +48,8 @@ def read_suite(job: EvaluationJob, needs: AbstractSet[Needs]) -> Suite:
             where="evaluation.metrics",
             allowed="loss, perplexity",
         )
+    if "choice" in needs:
+        check_labels(labels, suite.asked)
     return suite
 
 

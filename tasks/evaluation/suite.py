@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tasks.data.rows import prompt_key
 from tasks.data.values import EvalRow, Row, Turn
 from tasks.foundation.errors import DataError
+
+log = logging.getLogger(__name__)
 
 MAX_LABELS = 50
 
@@ -82,6 +85,27 @@ def labels_for(chosen: tuple[str, ...] | None, train: Iterable[Row]) -> tuple[st
             f"accuracy and f1 choose among at least 2 labels, found {len(labels)}", where="evaluation.labels"
         )
     return labels
+
+
+def check_labels(labels: Sequence[str], questions: Sequence[Question]) -> None:
+    """Count the questions that no label answers: they can only be wrong.
+
+    Raises:
+        DataError: that is so for all of them, since labels and answers are written differently.
+    """
+    known = {label.strip() for label in labels}
+    hopeless = [question for question in questions if known.isdisjoint(question.references)]
+    if questions and len(hopeless) == len(questions):
+        raise DataError(
+            f"no evaluation row is answered by a label, for example {hopeless[0].references[0]!r}",
+            where="evaluation.labels",
+            allowed=", ".join(sorted(known)[:MAX_LABELS]),
+            fix="Write the labels as the answers are written, or the other way round",
+        )
+    if hopeless:
+        log.warning(
+            "%d of %d prompts have answers that are no label; they count as wrong", len(hopeless), len(questions)
+        )
 
 
 def _distinct_answers(train: Iterable[Row]) -> tuple[str, ...]:

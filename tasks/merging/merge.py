@@ -46,6 +46,8 @@ def _method_code() -> tuple[str, ...]:
 def merge(candidate: Candidate, tokens: Artifact, settings: MergeSettings, folder: Path) -> MergeProof:
     """Write `model/` (a complete standard model) and `proof.json` into an empty folder. The adapter is only read.
 
+    Where the adapter does not survive the rounding to the base's dtype, only the proof is left, which says so.
+
     Raises:
         IntegrityError: the merged model's logits differ by more than the tolerance.
         ModelError: the base's files do not hold the adapted layers by name.
@@ -56,6 +58,8 @@ def merge(candidate: Candidate, tokens: Artifact, settings: MergeSettings, folde
     write_merged(candidate, settings, output)
     proof = prove(candidate, tokens, settings, output)
     (folder / PROOF_FILE).write_text(canonical_json(proof) + "\n", encoding="utf-8")
+    if not proof.survives:
+        shutil.rmtree(output)  # nobody may take it for the tuned model
     log.info(
         "%s merged: logits differ by %.2e (tolerance %.0e)", candidate.label, proof.largest_difference, proof.tolerance
     )

@@ -24,10 +24,19 @@ def unmerged_cell(candidate: Candidate, weights_digest: str, settings: MergeSett
     return None
 
 
-def merged_cell(candidate: Candidate, artifact: Artifact) -> MergedCell:
-    """The outcome of a merge that was made and proven."""
+def merged_cell(candidate: Candidate, weights_digest: str, artifact: Artifact) -> MergedCell:
+    """The outcome of a merge that was made and proven, or proven to lose what was learned."""
     folder = artifact.path / MODEL_FOLDER
     proof = MergeProof.model_validate_json((artifact.path / PROOF_FILE).read_text(encoding="utf-8"))
+    if not proof.survives:
+        return MergedCell(
+            outcome="cannot",
+            reason=f"rounding to {proof.dtype} would lose over half of what the adapter does; base + adapter goes on",
+            candidate=candidate,
+            weights_digest=weights_digest,
+            proof=proof,
+            artifact=artifact,
+        )
     return MergedCell(
         outcome="merged",
         candidate=candidate.model_copy(update={"weights": folder, "holds": "model"}),

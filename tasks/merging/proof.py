@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import pyarrow
 import pyarrow.ipc
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -27,7 +30,9 @@ _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5, torch.float16: 2e-2, tor
 def prove(candidate: Candidate, tokens: Artifact, settings: MergeSettings, model: Path) -> MergeProof:
     """Compare the logits of base (float) + adapter with those of the merged model as transformers reloads it.
 
-    The two models are loaded one after the other; the first one's logits wait on disk.
+    And with those of the base alone: a merge into 16 bits can lose an adapter whose changes are smaller than the last
+    bit of the weights, which a tolerance alone would not see. The two models are loaded one after the other; the first
+    one's logits wait on disk.
 
     Raises:
         IntegrityError: the largest difference, relative to the largest |logit|, is over the tolerance or not a number.
@@ -36,14 +41,20 @@ def prove(candidate: Candidate, tokens: Artifact, settings: MergeSettings, model
     device = pick_device()
     merged = candidate.model_copy(update={"weights": model, "holds": "model"})
     with tempfile.TemporaryDirectory(dir=model.parent, prefix=".logits-") as folder:
-        _write_logits(load_candidate(candidate, device=device, float_base=True), rows, Path(folder))
-        difference, same = _compare(load_candidate(merged, device=device), rows, Path(folder))
+        tuned = cast(PeftModel, load_candidate(candidate, device=device, float_base=True))
+        _write_logits(tuned, rows, Path(folder))
+        with tuned.disable_adapter():
+            effect = _compare(tuned, rows, Path(folder))
+        del tuned
+        found = _compare(load_candidate(merged, device=device), rows, Path(folder))
     proof = MergeProof(
         rows=len(rows),
         tokens=sum(map(len, rows)),
-        largest_difference=difference,
+        largest_difference=found.largest,
+        error=found.root_mean_square,
+        adapter_effect=effect.root_mean_square,
         tolerance=settings.tolerance or _default_tolerance(candidate, device),
-        same_argmax=same,
+        same_argmax=found.same_argmax,
         dtype=candidate.base.facts.dtype,
     )
     _refuse_difference(candidate, proof)
@@ -76,16 +87,28 @@ def _write_logits(model: nn.Module, rows: Sequence[list[int]], folder: Path) -> 
         save_file({"logits": _logits(model, ids)}, folder / f"{number}.safetensors")
 
 
-def _compare(model: nn.Module, rows: Sequence[list[int]], folder: Path) -> tuple[float, float]:
-    """Largest difference relative to the largest |logit| of the reference, and the share of equal argmax."""
-    largest, difference, same = 0.0, torch.zeros(()), 0
+class Difference(NamedTuple):
+    """Logits against those of base + adapter, relative to the largest |logit| of the latter."""
+
+    largest: float
+    root_mean_square: float
+    same_argmax: float
+
+
+def _compare(model: nn.Module, rows: Sequence[list[int]], folder: Path) -> Difference:
+    """The model against the logits in the folder."""
+    scale, largest, squares, same, count = torch.zeros(()), torch.zeros(()), 0.0, 0, 0
     for number, ids in enumerate(rows):
         reference = load_file(folder / f"{number}.safetensors")["logits"]
         logits = _logits(model, ids)
-        largest = max(largest, float(reference.abs().max()))
-        difference = torch.maximum(difference, (logits - reference).abs().max())
+        difference = logits - reference
+        scale = torch.maximum(scale, reference.abs().max())
+        largest = torch.maximum(largest, difference.abs().max())
+        squares += float(torch.sum(difference.square(), dtype=torch.float64))
+        count += difference.numel()
         same += int((logits.argmax(-1) == reference.argmax(-1)).sum())
-    return float(difference) / largest, same / sum(map(len, rows))
+    mean = math.sqrt(squares / count)
+    return Difference(float(largest / scale), mean / float(scale or math.nan), same / sum(map(len, rows)))
 
 
 def _logits(model: nn.Module, ids: list[int]) -> torch.Tensor:

@@ -16,16 +16,26 @@ class MergeProof(Value):
     tokens: int
     largest_difference: float
     tolerance: float
+    error: float
+    """Root mean square of the differences, the merged model against base + adapter."""
+    adapter_effect: float
+    """The same of the base alone against base + adapter: what the adapter does on these rows."""
     same_argmax: float
     """Share of positions with the same most likely token."""
     dtype: str
+
+    @property
+    def survives(self) -> bool:
+        """False where rounding swallowed more than half of what the adapter does."""
+        return self.error <= self.adapter_effect / 2
 
 
 class MergedCell(Value):
     """Outcome of the merge step: the candidate that goes on to evaluation."""
 
     outcome: Literal["merged", "not_needed", "cannot", "disabled"]
-    """`not_needed`: the method left a whole model or nothing; `cannot`: base + adapter goes on."""
+    """`not_needed`: the method left a whole model or nothing; `cannot`: base + adapter goes on, since the method has no
+    merged form, or since the base's dtype is too coarse for what this adapter does."""
     reason: str = ""
     candidate: Candidate
     weights_digest: str = ""

@@ -49,6 +49,8 @@ def record_merge(merged: MergedCell, ref: RunRef) -> None:
             {
                 "merge/largest_difference": merged.proof.largest_difference,
                 "merge/tolerance": merged.proof.tolerance,
+                "merge/error": merged.proof.error,
+                "merge/adapter_effect": merged.proof.adapter_effect,
                 "merge/same_argmax": merged.proof.same_argmax,
             }
         )

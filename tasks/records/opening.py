@@ -36,11 +36,11 @@ def context(experiment: str, settings: Mapping[str, Any], flow_run_url: str) -> 
 def describe_run(ref: RunRef, shared: Context) -> None:
     """Resolved settings, environment and code state of a run, as artifacts and tags."""
     run = Run(ref)
+    tags = {"tuneline.code": shared.code.label, "tuneline.prefect": shared.flow_run_url}
+    run.set_tags({name: text for name, text in tags.items() if text})
     run.log_text(canonical_json(shared.settings), "configuration/experiment.json")
     run.log_text(environment(), "configuration/environment.txt")
     run.log_text(shared.code.model_dump_json(indent=2), "configuration/code.json")
-    tags = {"tuneline.code": shared.code.label, "tuneline.prefect": shared.flow_run_url}
-    run.set_tags({name: text for name, text in tags.items() if text})
 
 
 def describe_cell(cell: Cell, ref: RunRef, shared: Context) -> None:

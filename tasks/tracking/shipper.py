@@ -61,6 +61,8 @@ class Shipper:
         self._outage_began: float | None = None
         self._failures: Counter[Path] = Counter()
         self._sent_to: dict[Path, int] = {}
+        self.unsent = 0
+        """Events that were left when the block ended."""
 
     def __enter__(self) -> Shipper:
         self._spool.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ class Shipper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        left = self._flush_while_it_helps()
+        left = self.unsent = self._flush_while_it_helps()
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout=1.0)  # a call to a dead server may hold it; it is a daemon and harmless

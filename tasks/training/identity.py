@@ -11,6 +11,8 @@ from tasks.models.values import BaseModel
 from tasks.training.settings import TrainingSettings
 
 _WITHOUT_EFFECT_ON_BYTES = {"seeds", "save_steps", "save_total_limit"}
+_RESOLVED = {"learning_rate", "weight_decay"}
+"""Stand among the method's facts with the value that is used, whoever set it."""
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
 _CODE = (
     "tasks.data.collate",
@@ -48,7 +50,8 @@ def cell_facts(
         "ranks": ranks,
     }
     facts |= {f"method.{name}": value for name, value in method.items() if name != "name"}
-    settings = training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_BYTES)
+    epochs = {"num_train_epochs"} if training.max_steps else set()  # the steps decide
+    settings = training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_BYTES | _RESOLVED | epochs)
     facts |= {f"training.{name}": value for name, value in settings.items()}
     facts |= {f"library.{name}": version for name, version in library_versions(*_LIBRARIES).items()}
     facts["code"] = code_digest(*_CODE, *_method_modules(method))

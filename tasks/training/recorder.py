@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from pathlib import Path
@@ -17,6 +18,10 @@ _NAMES = {
     "eval_loss": EVAL_LOSS,
 }
 
+_PROGRESS_SECONDS = 0.2
+_RECENT_STEPS = 50
+"""From which the remaining time is estimated."""
+
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes metrics and progress on rank 0, and measures step times."""
@@ -28,6 +33,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._logging_steps = 1
         self._step_seconds: list[float] = []
         self._step_started = 0.0
+        self._written = -math.inf
         self._loss: float | None = None
 
     @property
@@ -86,7 +92,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._metrics.append(line)
 
     def _write_progress(self, state: TrainerState) -> None:
-        left = (state.max_steps - state.global_step) * self.step_seconds_median
+        """Not more often than anybody looks: a rename can take longer than a step of a tiny model."""
+        now, last = time.perf_counter(), state.global_step >= state.max_steps
+        if now - self._written < _PROGRESS_SECONDS and not last:
+            return
+        self._written = now
+        left = (state.max_steps - state.global_step) * statistics.median(self._step_seconds[-_RECENT_STEPS:])
         progress = Progress(
             step=state.global_step, total_steps=state.max_steps, loss=self._loss, seconds_left=round(left, 1)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,7 +52,7 @@ class TrainingSettings(Settings):
     """Stop after so many evaluations without a better loss; needs `eval_steps`."""
     keep_best: bool = False
     """Take the weights of the evaluation with the lowest loss instead of the last ones; needs `eval_steps`."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(default=(0,), min_length=1)
     """One cell per seed."""
     deterministic: bool = True
     """Deterministic algorithms: the same cell twice gives the same bytes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError, TunelineError
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, InterruptedRunError, ResourceError, TunelineError
 from tasks.launch.slots import Devices, current_slots
 from tasks.tracking import Run, create_run, owned_here
 from tasks.workspace.board import Board, CellState, Phase
@@ -86,11 +86,15 @@ def close_failed(place: Place, error: BaseException) -> None:
     cause = record.error()
     killed = isinstance(cause, CancelledRunError | InterruptedRunError)
     log.error("%s: %s", place.label, cause, exc_info=None if isinstance(error, TunelineError) else error)
-    run = Run(place.run)
-    run.set_tags({"tuneline.error": str(cause), "tuneline.exit_code": str(record.exit_code)})
-    run.finish("KILLED" if killed else "FAILED")
     state = CellState(label=place.label, phase="failed", position=place.position, detail=str(cause))
     Board(place.board).show(state)
+    run = Run(place.run)
+    try:
+        with suppress(ResourceError):  # a full disk: the end has precedence over its reason
+            run.set_tags({"tuneline.error": str(cause), "tuneline.exit_code": str(record.exit_code)})
+        run.finish("KILLED" if killed else "FAILED")
+    except ResourceError as unwritable:
+        log.error("%s: its end cannot be recorded; the next start does it: %s", place.label, unwritable)
 
 
 def close_done(place: Place, *, cached: bool) -> None:

@@ -13,7 +13,7 @@ from tasks.launch.children import children
 from tasks.launch.gangs import gangs
 from tasks.launch.settings import DistributedSettings
 from tasks.launch.slots import Slots, accelerators, sharing, slots_for
-from tasks.tracking import Run, RunRef, create_run
+from tasks.tracking import Run, RunRef, create_run, owned_here
 from tasks.tracking.settings import TrackingSettings
 from tasks.tracking.shipper import Shipper
 from tasks.workspace.board import Board, CellState
@@ -48,12 +48,15 @@ class Session:
         self.place = place
         self._shipper = shipper
         self._flush_seconds = flush_seconds
-        self.unsent = 0
-        """Events that MLflow had not taken at the last flush."""
+
+    @property
+    def unsent(self) -> int:
+        """Events that MLflow had not taken when the session ended."""
+        return self._shipper.unsent
 
     def flush(self) -> None:
         """Send what is left to MLflow, for the time that the settings allow."""
-        self.unsent = self._shipper.flush(self._flush_seconds)
+        self._shipper.flush(self._flush_seconds)
 
     def run_id(self, ref: RunRef) -> str:
         """MLflow's id of a run; empty while the server does not know it."""
@@ -82,10 +85,9 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
             close_left([*steps.cells, place], error)
             raise
         else:
-            Run(place.run).finish("FINISHED")
-            Board(board).show(CellState(label=SHARED, phase="done"))
-        finally:
-            held.flush()
+            if owned_here(place.run.journal):  # otherwise a step has closed it as failed
+                Run(place.run).finish("FINISHED")
+                Board(board).show(CellState(label=SHARED, phase="done"))
 
 
 @contextmanager

@@ -51,13 +51,13 @@ def fork(action: Callable[[], object]) -> ForkProcess:
             os._exit(1)
         os._exit(0)
 
-    process = multiprocessing.get_context("fork").Process(target=run)
+    process = multiprocessing.get_context("fork").Process(target=run, daemon=True)  # none outlives a failed test
     process.start()
     return process
 
 
 def exit_code(process: ForkProcess) -> int | None:
-    process.join(60)
+    process.join(120)
     return process.exitcode
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.data.values import EvalRow, Row, Turn
-from tasks.evaluation.suite import TokenRow, group_questions, kept_rows, labels_for
+from tasks.evaluation.suite import TokenRow, check_labels, group_questions, kept_rows, labels_for
 from tasks.foundation.errors import DataError
 
 
@@ -54,6 +54,18 @@ def test_labels_come_from_the_training_rows_in_sorted_order() -> None:
 
 def test_given_labels_keep_their_order() -> None:
     assert labels_for(("yes", "no", "yes"), []) == ("yes", "no")
+
+
+def test_labels_that_no_row_uses_are_refused_and_single_strangers_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    questions = group_questions([asked("1", "p", "good"), asked("2", "q", "odd")])
+    with pytest.raises(DataError, match=r"no evaluation row is answered by a label, for example 'good'.*Bad, Good"):
+        check_labels(("Bad", "Good"), questions)
+
+    check_labels(("bad", "good"), questions)
+
+    assert "1 of 2 prompts have answers that are no label" in caplog.text
 
 
 def test_more_than_50_distinct_answers_are_no_labels() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import signal
 import subprocess
 import sys
 import time
@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.flows.worlds import tuneline, write_world
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One real Prefect server for all runs of these tests."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     home = tmp_path_factory.mktemp("prefect")
     url = f"http://127.0.0.1:{port}/api"
     settings = {
@@ -33,25 +33,29 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             env=os.environ | settings,
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-    _wait(f"{url}/health", server)
-    os.environ["PREFECT_API_URL"] = url
-    yield url
-    del os.environ["PREFECT_API_URL"]
-    server.terminate()
-    server.wait()
+    try:
+        wait_until_up(f"{url}/health", server)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_API_URL", url)
+            patch.setenv("PREFECT_HOME", str(home))
+            yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
-def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
+def wait_until_up(url: str, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
-        assert server.poll() is None, "the Prefect server ended"
+        assert server.poll() is None, "the server ended"
         try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310
+            with urllib.request.urlopen(url, timeout=10):  # noqa: S310
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
-    raise AssertionError("the Prefect server did not start")
+    raise AssertionError("the server did not start")
 
 
 @pytest.fixture(scope="session")

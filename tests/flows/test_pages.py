@@ -5,28 +5,25 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.flows.worlds import cells_of, client, parents_of, runs_of, start
+from tests.flows.worlds import cells_of, client, parents_of, runs_of, started
+from tests.launch.worlds import wait_until
+from tests.ports import free_port
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: infra/install-system-packages.sh"),
 ]
-PAGE_MILLISECONDS = 60_000
+PAGE_MILLISECONDS = 120_000
 OPEN_CHILDREN = "[role=row] button[data-component-id*=runnamecellrenderer]"
 """The little plus in front of a parent run."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +31,17 @@ def pages(finished: tuple[Path, str]) -> Iterator[tuple[Path, str]]:
     """`tuneline ui` over the finished run; the folder and MLflow's address."""
     folder, _ = finished
     mlflow, prefect = free_port(), free_port()
-    process = start(folder, "ui", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect))
-    assert process.stdout is not None
-    assert f"http://127.0.0.1:{mlflow}" in process.stdout.readline()
-    yield folder, f"http://127.0.0.1:{mlflow}"
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    with started(folder, "ui", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)) as process:
+        assert process.stdout is not None
+        assert f"http://127.0.0.1:{mlflow}" in process.stdout.readline()
+        yield folder, f"http://127.0.0.1:{mlflow}"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=options, timeout=PAGE_MILLISECONDS)
         yield running
         running.close()
 
@@ -95,14 +90,11 @@ def test_prefect_shows_the_flow_run_by_its_name(prefect_server: str, finished: t
 def test_ui_ends_both_servers_when_it_is_told_to(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     mlflow, prefect = free_port(), free_port()
-    process = start(folder, "ui", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect))
-    assert process.stdout is not None and process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(_listens(port) for port in (mlflow, prefect)):
-        time.sleep(0.2)
-    assert not any(_listens(port) for port in (mlflow, prefect))
+    with started(folder, "ui", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+        wait_until(lambda: not any(_listens(port) for port in (mlflow, prefect)))
     assert process.returncode == 143
 
 

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tests.flows.conftest import wait_until_up
 from tests.flows.worlds import (
     cells_of,
     client,
     kill,
     parents_of,
+    processes_in,
     runs_of,
-    start,
+    started,
     tuneline,
     wait_for_step,
-    wait_until_empty,
     weights_of,
     write_experiment,
     write_world,
 )
+from tests.launch.worlds import wait_until
+from tests.ports import refusing_port
 
-LONG = {"max_steps": 60, "per_device_train_batch_size": 4, "save_steps": 5}
+pytestmark = pytest.mark.timeout(1500)
+LONG = {"max_steps": 120, "per_device_train_batch_size": 4, "save_steps": 5}
 ONE = [{"kind": "lora", "r": 4, "lora_alpha": 8, "learning_rate": 1e-2}]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LoRA for 60 steps, undisturbed."""
+    """LoRA for 120 steps, undisturbed."""
     folder = tmp_path_factory.mktemp("whole")
     write_world(folder)
     write_experiment(folder, training=LONG, methods=ONE)
@@ -53,16 +58,16 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes_series_and_closed_
 ) -> None:
     write_world(tmp_path)
     write_experiment(tmp_path, training=LONG, methods=ONE)
-    process = start(tmp_path, "run", "toy.yaml")
-    wait_for_step(tmp_path, 12, process)
-    kill(process, signal.SIGKILL)
-    assert wait_until_empty(tmp_path, 10) == []
+    with started(tmp_path, "run", "toy.yaml") as process:
+        wait_for_step(tmp_path, 12, process)
+        kill(process, signal.SIGKILL)
+        wait_until(lambda: processes_in(tmp_path) == [])
     again = tuneline(tmp_path, "run", "toy.yaml")
     assert again.returncode == 0, again.stderr
     assert weights_of(tmp_path) == weights_of(whole)
     mlflow = client(tmp_path)
     assert loss_series(mlflow) == loss_series(client(whole))
-    assert [step for step, _ in loss_series(mlflow)] == list(range(1, 61))
+    assert [step for step, _ in loss_series(mlflow)] == list(range(1, 121))
     assert {run.info.status for run in runs_of(mlflow)} == {"KILLED", "FINISHED"}
 
 
@@ -70,11 +75,11 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes_series_and_closed_
 def test_sigterm_checkpoints_closes_the_runs_and_exits_143(whole: Path, tmp_path: Path) -> None:
     write_world(tmp_path)
     write_experiment(tmp_path, training=LONG, methods=ONE)
-    process = start(tmp_path, "run", "toy.yaml")
-    wait_for_step(tmp_path, 12, process)
-    kill(process, signal.SIGTERM)
-    assert process.returncode == 143
-    assert wait_until_empty(tmp_path, 10) == []
+    with started(tmp_path, "run", "toy.yaml") as process:
+        wait_for_step(tmp_path, 12, process)
+        kill(process, signal.SIGTERM)
+        assert process.returncode == 143
+        wait_until(lambda: processes_in(tmp_path) == [])
     runs = runs_of(client(tmp_path))
     parent = parents_of(runs)[-1]
     assert (parent.info.status, cells_of(runs, parent)["lora"].info.status) == ("KILLED", "KILLED")
@@ -86,9 +91,9 @@ def test_sigterm_checkpoints_closes_the_runs_and_exits_143(whole: Path, tmp_path
 def test_the_same_experiment_started_twice_at_once_trains_each_cell_once(whole: Path, tmp_path: Path) -> None:
     write_world(tmp_path)
     write_experiment(tmp_path, training=LONG, methods=ONE)
-    both = [start(tmp_path, "run", "toy.yaml") for _ in range(2)]
-    results = [process.communicate(timeout=540) for process in both]
-    assert [process.returncode for process in both] == [0, 0], results
+    with started(tmp_path, "run", "toy.yaml") as one, started(tmp_path, "run", "toy.yaml") as other:
+        results = [process.communicate() for process in (one, other)]
+    assert [one.returncode, other.returncode] == [0, 0], results
     logs = [path.read_text(encoding="utf-8") for path in (tmp_path / "runs/work").glob("*/log.txt")]
     assert sum(log.count("train_runtime") for log in logs) == 1
     assert weights_of(tmp_path) == weights_of(whole)
@@ -97,18 +102,16 @@ def test_the_same_experiment_started_twice_at_once_trains_each_cell_once(whole: 
 
 def test_the_tracking_server_may_be_down_for_the_whole_training(whole: Path, tmp_path: Path) -> None:
     write_world(tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    tracking = {"uri": uri, "flush_seconds": 1}
-    write_experiment(tmp_path, training=LONG, methods=ONE, tracking=tracking)
-    offline = tuneline(tmp_path, "run", "toy.yaml")
+    with refusing_port() as port:
+        uri = f"http://127.0.0.1:{port}"
+        tracking = {"uri": uri, "flush_seconds": 1}
+        write_experiment(tmp_path, training=LONG, methods=ONE, tracking=tracking)
+        offline = tuneline(tmp_path, "run", "toy.yaml")
     assert offline.returncode == 21
     assert len(offline.stderr.splitlines()) == 1 and "run the same command again" in offline.stderr.lower()
     assert weights_of(tmp_path) == weights_of(whole)
-    server = _mlflow_server(tmp_path, port)
-    try:
-        online = tuneline(tmp_path, "run", "toy.yaml", "tracking.flush_seconds=60")
+    with _mlflow_server(tmp_path, port):
+        online = tuneline(tmp_path, "run", "toy.yaml", "tracking.flush_seconds=120")
         assert online.returncode == 0, online.stderr
         mlflow = MlflowClient(uri)
         runs = runs_of(mlflow)
@@ -119,12 +122,10 @@ def test_the_tracking_server_may_be_down_for_the_whole_training(whole: Path, tmp
         assert [(point.step, point.value) for point in series] == loss_series(client(whole))
         assert cells_of(runs, second)["lora"].data.tags["tuneline.cached_from"] == made.info.run_id
         assert mlflow.get_model_version_by_alias("toy", "challenger").version
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
 
 
-def _mlflow_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
+@contextmanager
+def _mlflow_server(folder: Path, port: int) -> Iterator[None]:
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
             [
@@ -138,7 +139,9 @@ def _mlflow_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    from tests.flows.conftest import _wait
-
-    _wait(f"http://127.0.0.1:{port}/health", server)
-    return server
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/health", server)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

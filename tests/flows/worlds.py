@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from tasks.training.recording import read_progress
 from tests.models.tiny import write_tiny_llama
 
 METHODS: list[dict[str, Any]] = [
@@ -50,16 +53,18 @@ def write_experiment(folder: Path, **changes: Any) -> Path:
         "training": {"max_steps": 6, "per_device_train_batch_size": 4, "save_steps": 2},
         "evaluation": {"metrics": ["loss", "exact_match"], "max_new_tokens": 8, "samples": 2},
         "registry": {"model": "toy"},
+        "tracking": {"flush_seconds": 120},
     }
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(experiment | changes, sort_keys=False), encoding="utf-8")
     return path
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start `tuneline` in a folder, without waiting."""
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`tuneline` in a folder, without waiting; when the block ends, so does what is left of it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "TUNELINE_"))}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "flows", *arguments],
         cwd=folder,
         env=environment | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"},
@@ -67,13 +72,20 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def tuneline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `tuneline` to its end."""
-    process = start(folder, *arguments)
-    output, errors = process.communicate(timeout=1400)
+    with started(folder, *arguments) as process:
+        output, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -119,7 +131,7 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
     """Return when some cell has trained so many steps."""
     while process.poll() is None:
         for path in (folder / "runs" / "work").glob("*/progress.json"):
-            if json.loads(path.read_text(encoding="utf-8"))["step"] >= step:
+            if (progress := read_progress(path)) and progress.step >= step:
                 return
         time.sleep(0.05)
     raise AssertionError(f"it ended before step {step}: {process.communicate()}")
@@ -134,14 +146,6 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def wait_until_empty(folder: Path, seconds: float) -> list[str]:
-    """Processes that are still there after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while (left := processes_in(folder)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
-
-
 def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
     process.send_signal(number)
-    process.communicate(timeout=120)
+    process.communicate()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from tasks.foundation.errors import CancelledRunError, DataError, RankError, Res
 from tasks.launch.children import Children, children, run_in_child, run_in_child_reporting
 from tasks.launch.slots import Slots
 from tests.launch import functions
-from tests.launch.worlds import alive, pids_of, wait_until
+from tests.launch.worlds import alive, killed_after, pids_of, wait_until
 
 
 @pytest.fixture
@@ -36,7 +34,7 @@ def outcome_of(action: Callable[[], object]) -> tuple[threading.Thread, list[obj
         except BaseException as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread, outcome
 
@@ -197,11 +195,9 @@ def test_an_interrupted_call_does_not_leave_its_child_behind(pool: Children) -> 
 
 
 def test_children_and_what_they_started_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-m", "tests.launch.starter", "children", str(tmp_path)])
-    pids = pids_of(tmp_path)
-    assert alive(pids) == pids
-    parent.kill()
-    parent.wait()
+    with killed_after("-m", "tests.launch.starter", "children", str(tmp_path)):
+        pids = pids_of(tmp_path)
+        assert alive(pids) == pids
 
     wait_until(lambda: alive(pids) == [])
 

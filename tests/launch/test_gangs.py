@@ -64,7 +64,7 @@ def test_a_gang_that_was_being_started_when_the_flow_was_cancelled_does_not_run(
 def test_gangs_are_ended_side_by_side() -> None:
     """Each needs a moment to save: one after the other they would take the sum of it."""
     register = Gangs()
-    meeting = threading.Barrier(3, timeout=60)
+    meeting = threading.Barrier(3, timeout=120)
 
     class Saving(Sleeper):
         def cancel(self, grace_seconds: float) -> None:
@@ -74,6 +74,7 @@ def test_gangs_are_ended_side_by_side() -> None:
 
     with ExitStack() as held:
         for gang in (Saving(), Saving(), Saving()):
+            held.callback(LocalGang.cancel, gang, 0)
             held.enter_context(register.running(gang))
         register.cancel_all()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.worlds import alive, wait_until
+from tests.launch.worlds import alive, killed_after, wait_until
 
 GUARDED = "import time; from tasks.launch.guard import end_with_parent; end_with_parent(); {}; time.sleep(600)"
 
@@ -25,11 +25,9 @@ def test_a_process_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "told"
     say = f"import os, pathlib; pathlib.Path({str(told)!r}).write_text(str(os.getpid()) + ' ')"
     middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {GUARDED.format(say)!r}])"
-    parent = subprocess.Popen([sys.executable, "-c", middle])
-    wait_until(lambda: told.exists() and told.read_text().endswith(" "))
-    child = int(told.read_text())
-    assert alive([child]) == [child]
-    parent.kill()
-    parent.wait()
+    with killed_after("-c", middle):
+        wait_until(lambda: told.exists() and told.read_text().endswith(" "))
+        child = int(told.read_text())
+        assert alive([child]) == [child]
 
     wait_until(lambda: alive([child]) == [])

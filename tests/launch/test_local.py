@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from tasks.foundation.errors import ResourceError
 from tasks.launch.gangs import Gangs
 from tasks.launch.local import LocalGang, LocalLauncher
-from tests.launch.worlds import alive, job_in, pids_of, said, wait_until
+from tests.launch.worlds import alive, job_in, killed_after, pids_of, said, wait_until
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_cancel_lets_every_rank_save_however_many_ask(tmp_path: Path, started: l
     gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="sleep", starts_a_process=True))
     started.append(gang)
     pids = pids_of(tmp_path, ranks=2)
-    threads = [threading.Thread(target=gang.cancel, args=(60,)) for _ in range(3)]
+    threads = [threading.Thread(target=gang.cancel, args=(120,)) for _ in range(3)]
     threads[0].start()
     wait_until(lambda: all((tmp_path / f"saving{rank}").exists() for rank in range(2)))
     for thread in threads[1:]:
@@ -142,12 +141,10 @@ def test_ranks_that_lost_their_agent_and_cannot_look_are_found_and_killed(
 
 
 def test_agent_and_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
-    starter = subprocess.Popen([sys.executable, "-m", "tests.launch.starter", "gang", str(tmp_path)])
-    ranks = pids_of(tmp_path, ranks=2)
-    agent = int(said(tmp_path)[0]["environment"]["TUNELINE_PARENT_PID"])
-    assert alive([agent, *ranks]) == [agent, *ranks]
-    starter.kill()
-    starter.wait()
+    with killed_after("-m", "tests.launch.starter", "gang", str(tmp_path)):
+        ranks = pids_of(tmp_path, ranks=2)
+        agent = int(said(tmp_path)[0]["environment"]["TUNELINE_PARENT_PID"])
+        assert alive([agent, *ranks]) == [agent, *ranks]
 
     wait_until(lambda: alive([agent, *ranks]) == [])
 

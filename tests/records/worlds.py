@@ -33,7 +33,7 @@ class World:
 
     def arrived(self, name: str = "lora") -> MemoryRun:
         """The run of that name once everything was sent."""
-        with Shipper(TrackingSettings(), self.folder / "spool", self.folder, sink=self.sink):
+        with Shipper(TrackingSettings(flush_seconds=120), self.folder / "spool", self.folder, sink=self.sink):
             pass
         return self.sink.named(name)
 
@@ -138,7 +138,16 @@ class World:
         return TrainedCell(cell=cell, candidate=candidate)
 
     def merged(self, trained: TrainedCell, *, cached: bool = False) -> MergedCell:
-        proof = MergeProof(rows=4, tokens=60, largest_difference=1e-6, tolerance=1e-4, same_argmax=1.0, dtype="float32")
+        proof = MergeProof(
+            rows=4,
+            tokens=60,
+            largest_difference=1e-6,
+            tolerance=1e-4,
+            error=1e-7,
+            adapter_effect=0.25,
+            same_argmax=1.0,
+            dtype="float32",
+        )
         artifact = self.artifact("merge", cached=cached)
         return MergedCell(outcome="merged", candidate=trained.candidate, proof=proof, artifact=artifact)
 

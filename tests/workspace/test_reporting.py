@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from tasks.foundation.errors import CancelledRunError, DivergenceError
 from tasks.launch.slots import Devices, Slots, sharing
-from tasks.workspace import Phase, Reporter, close_done, read_board, reporting, working
+from tasks.tracking import owned_here
+from tasks.workspace import Phase, Reporter, close_done, close_failed, read_board, reporting, working
 from tests.launch.worlds import wait_until
 from tests.workspace.worlds import arrived, place_in, shown
 
@@ -47,6 +49,23 @@ def test_an_error_by_cause_fails_the_run_with_its_text_and_exit_code(tmp_path: P
     assert run.tags["tuneline.exit_code"] == "30"
     assert (shown(place).phase, shown(place).detail) == ("failed", run.tags["tuneline.error"])
     assert shown(place).position == 1
+
+
+def test_on_a_full_disk_the_cause_of_the_failure_is_still_raised_and_the_end_comes_with_the_next_start(
+    tmp_path: Path,
+) -> None:
+    place = place_in(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(DivergenceError, match="became NaN"), reporting(place, "train"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (place.run.journal.stat().st_size, limits[1]))
+        try:
+            close_failed(place, DivergenceError("the loss became NaN"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert owned_here(place.run.journal)
+        raise DivergenceError("the loss became NaN")
+
+    assert arrived(place).status == "FAILED"
 
 
 def test_an_error_that_nobody_foresaw_fails_the_run_and_its_traceback_is_logged(
