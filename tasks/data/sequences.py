@@ -45,5 +45,7 @@ def write_sequences(path: Path, sequences: Iterable[Sequence], *, positions: boo
     rest = iter(sequences)
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
         while batch := list(islice(rest, _ROWS_PER_BATCH)):
-            rows = [{**sequence._asdict(), "length": len(sequence.input_ids)} for sequence in batch]
-            stream.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=schema))
+            values = [[getattr(sequence, name) for sequence in batch] for name, _ in columns]
+            values.append([len(sequence.input_ids) for sequence in batch])
+            arrays = [pyarrow.array(column, type=field.type) for column, field in zip(values, schema, strict=True)]
+            stream.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))

@@ -159,7 +159,7 @@ def _report(train: _Side, evaluation: _Side, learned: list[sequences.Sequence], 
     return TokenReport(
         train_sequences=len(learned),
         train_tokens=int(lengths.sum()),
-        answer_tokens=sum(label != MASKED for sequence in train.sequences for label in sequence.labels),
+        answer_tokens=sum(len(sequence.labels) - sequence.labels.count(MASKED) for sequence in train.sequences),
         eval_sequences=len(evaluation.sequences),
         eval_tokens=sum(len(sequence.input_ids) for sequence in evaluation.sequences),
         dropped_rows=train.dropped + evaluation.dropped,

@@ -7,6 +7,7 @@ from typing import Any
 from tasks.evaluation.probe import probe_digest
 from tasks.evaluation.values import EvaluationJob
 from tasks.foundation.digests import code_digest, digest_value, library_versions
+from tasks.methods import method_code
 from tasks.metrics import metric_code, metrics_named
 
 _TRAINING_ONLY = frozenset({"name", "learning_rate", "weight_decay", "max_steps"})
@@ -15,6 +16,7 @@ _TRAINING_ONLY = frozenset({"name", "learning_rate", "weight_decay", "max_steps"
 _CODE = (
     "tasks.data.dialects",
     "tasks.data.plain_template",
+    "tasks.data.rows",
     "tasks.data.segments",
     "tasks.data.templates",
     "tasks.evaluation",
@@ -51,10 +53,15 @@ def evaluation_key(job: EvaluationJob, weights_digest: str) -> str:
             "settings": job.settings.model_dump(mode="json", exclude={"samples", "metrics", "probe"}),
             "metrics": sorted({metric.name for metric in metrics}),
             "probe": probe_digest(job.settings.probe),
-            "code": code_digest(*_CODE, *metric_code(job.settings.metrics)),
+            "code": code_digest(*_CODE, *_loading_code(job), *metric_code(job.settings.metrics)),
             "libraries": library_versions(*_LIBRARIES, *sorted(libraries)),
         }
     )
+
+
+def _loading_code(job: EvaluationJob) -> tuple[str, ...]:
+    """An adapter is put on its base by its method."""
+    return method_code(job.candidate.method) if job.candidate.holds == "adapter" else ()
 
 
 def _candidate_part(job: EvaluationJob, weights_digest: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from tasks.methods._base import Conditions, Holds, Method, MethodInfo, Quantization
 from tasks.methods._candidate import Candidate
-from tasks.methods._registry import all_methods, parse_method
+from tasks.methods._registry import all_methods, method_code, parse_method
 
 __all__ = [
     "Candidate",
@@ -12,5 +12,6 @@ __all__ = [
     "MethodInfo",
     "Quantization",
     "all_methods",
+    "method_code",
     "parse_method",
 ]

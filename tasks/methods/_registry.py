@@ -44,6 +44,12 @@ def parse_method(settings: Mapping[str, Any]) -> Method:
         raise _as_config_error(known[kind], error) from error
 
 
+def method_code(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modules whose code decides what this method does: its own and the bases it inherits from."""
+    kinds = type(parse_method(settings)).__mro__
+    return tuple(sorted({kind.__module__ for kind in kinds if kind.__module__.startswith("tasks.methods.")}))
+
+
 def _as_config_error(method: type[Method], error: ValidationError) -> ConfigError:
     first = error.errors(include_url=False)[0]
     kind, key = kind_of(method), ".".join(str(part) for part in first["loc"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -62,6 +63,7 @@ def describe_cell(cell: Cell, ref: RunRef, shared: Context) -> None:
     )
 
 
+@cache
 def environment() -> str:
     """Interpreter, platform and every installed distribution, as pip would pin it."""
     named = {str(dist.metadata["Name"]): dist.version for dist in metadata.distributions() if dist.metadata["Name"]}

@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.artifacts.values import Artifact
 from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
-from tasks.methods import parse_method
+from tasks.methods import method_code
 from tasks.models.values import BaseModel
 from tasks.training.settings import TrainingSettings
 
@@ -54,15 +54,8 @@ def cell_facts(
     settings = training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_BYTES | _RESOLVED | epochs)
     facts |= {f"training.{name}": value for name, value in settings.items()}
     facts |= {f"library.{name}": version for name, version in library_versions(*_LIBRARIES).items()}
-    facts["code"] = code_digest(*_CODE, *_method_modules(method))
+    facts["code"] = code_digest(*_CODE, *method_code(method))
     return {name: canonical_json(value) for name, value in facts.items()}
-
-
-def _method_modules(method: dict[str, Any]) -> tuple[str, ...]:
-    """The modules whose code decides what this method does: its own and the bases it inherits from."""
-    kind = type(parse_method(method))
-    chain = {cls.__module__ for cls in kind.__mro__ if cls.__module__.startswith("tasks.methods.")}
-    return tuple(sorted(chain))
 
 
 def fingerprint(facts: dict[str, str]) -> str:

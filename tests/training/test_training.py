@@ -126,6 +126,13 @@ def test_a_methods_own_rate_decay_and_steps_win(base: BaseModel, tokens: Artifac
     assert (plain.method["learning_rate"], plain.method["weight_decay"], plain.training.max_steps) == (3e-4, 0.1, 8)
 
 
+def test_a_setting_that_another_one_overrides_does_not_make_another_cell(base: BaseModel, tokens: Artifact) -> None:
+    changed = QUICK.model_copy(update={"learning_rate": 0.5, "num_train_epochs": 9.0})
+    assert toy_cell(base, tokens, LORA, changed).fingerprint == toy_cell(base, tokens, LORA).fingerprint
+    general = {name: value for name, value in LORA.items() if name != "learning_rate"}
+    assert toy_cell(base, tokens, general, changed).fingerprint != toy_cell(base, tokens, general).fingerprint
+
+
 def test_intervals_of_saving_and_names_do_not_make_another_cell(base: BaseModel, tokens: Artifact) -> None:
     plain = toy_cell(base, tokens, LORA)
     assert toy_cell(base, tokens, LORA | {"name": "mine"}).fingerprint == plain.fingerprint
