@@ -11,13 +11,12 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from flows.guarding import run_guarded
-from tasks.foundation.errors import ConfigError
+from flows.guarding import leave, run_guarded
+from tasks.foundation.errors import ConfigError, InterruptedRunError
 
 app = typer.Typer(
     name="tuneline",
     help="Fine-tune a language model with every method, compare them fairly, register the winner.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -98,19 +97,23 @@ def doctor() -> None:
 
 
 def call() -> int:
-    """Parse the command line and run the command.
+    """Parse the command line and run the command; without one, show the help.
 
     Raises:
         ConfigError: the command line is wrong.
+        KeyboardInterrupt: Ctrl-C. Typer makes an exit code of it, which says nothing to anybody.
     """
     try:
-        return app(standalone_mode=False) or 0
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except TyperException as error:
         what = getattr(error, "format_message", error.__str__)()
         raise ConfigError(what, where="command line", fix="See tuneline --help") from error
+    if code == InterruptedRunError.exit_code:
+        raise KeyboardInterrupt
+    return int(code)
 
 
 def main() -> None:
     """Entry point of the console script; the exit code tells the cause of a failure."""
     os.umask(0o077)
-    sys.exit(run_guarded(call))
+    leave(run_guarded(call))

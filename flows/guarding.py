@@ -2,50 +2,81 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from tasks.foundation.errors import TunelineError
+from tasks.foundation.errors import CancelledRunError, InterruptedRunError, ResourceError, TunelineError, shortage
 
 log = logging.getLogger(__name__)
 
 INTERNAL_ERROR = 1
+_GO_ON = "What is done is kept, checkpoints too; run it again to go on from there"
+_TIDYING = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 def run_guarded(command: Callable[[], object]) -> int:
     """Run a command to its exit code. Nothing that it raises reaches the terminal as a traceback."""
-    logging.getLogger().addHandler(logging.NullHandler())
+    _keep_off_the_terminal()
     try:
-        code = command()
-    except TunelineError as error:
-        _tell(str(error), error)
-        return error.exit_code
-    except KeyboardInterrupt as error:
-        _tell("interrupted; run it again to go on from the last checkpoint", error)
-        return 130
+        with _terminating_in_order():
+            code = command()
+            sys.stdout.flush()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else INTERNAL_ERROR
-    except Exception as error:  # the outermost frame of the program
-        _tell(f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", error)
-        return INTERNAL_ERROR
+    except BaseException as error:  # the outermost frame of the program
+        return _fail(error)
     return code if isinstance(code, int) else 0
 
 
-def _tell(line: str, error: BaseException) -> None:
-    """The line goes to stderr, the traceback to the log; an internal error always has a log to point to."""
-    internal = not isinstance(error, TunelineError | KeyboardInterrupt)
-    if internal and not _log_files():
-        log_to(Path(os.environ.get("TUNELINE_RUNS") or "runs") / "tuneline.log")
-    log.error("%s\n%s", line, "".join(traceback.format_exception(error)))
-    hint = f" (the log says more: {_log_files()[0]})" if internal else ""
-    sys.stderr.write(f"tuneline: {line}{hint}\n")
+def leave(code: int) -> NoReturn:
+    """End at once. Everything of ours is closed by now; what libraries left running must not hold up the end.
+
+    Prefect's threads would try for minutes to bring their events to a server that is gone.
+    """
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+class Terminated(BaseException):
+    """SIGTERM: it unwinds the stack like Ctrl-C, so that ranks are ended and runs are closed."""
+
+
+def _fail(error: BaseException) -> int:
+    """One line to stderr, the traceback to the log; an internal error always has a log to point to."""
+    known = _cause(error)
+    if known is None and not _log_files():
+        with suppress(ResourceError):
+            log_to(Path(os.environ.get("TUNELINE_RUNS") or "runs") / "tuneline.log")
+    said = str(known) if known else f"internal error: {type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
+    log.error("%s\n%s", said, "".join(traceback.format_exception(error)))
+    hint = f" (the log says more: {_log_files()[0]})" if known is None and _log_files() else ""
+    with suppress(OSError):  # the terminal is gone
+        sys.stderr.write(f"tuneline: {said}{hint}\n")
+        sys.stderr.flush()
+    return known.exit_code if known else INTERNAL_ERROR
+
+
+def _cause(error: BaseException) -> TunelineError | None:
+    """What a person can do something about; None for an error of our own."""
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRunError("interrupted (SIGINT)", fix=_GO_ON)
+    if isinstance(error, Terminated):
+        return CancelledRunError("terminated (SIGTERM)", fix=_GO_ON)
+    return error if isinstance(error, TunelineError) else shortage(error)
 
 
 def _log_files() -> list[str]:
@@ -54,14 +85,24 @@ def _log_files() -> list[str]:
     ]
 
 
-def _raise_exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+def _keep_off_the_terminal() -> None:
+    """No library speaks past the log: no failing log handler (the disk is full), and no thread that breaks off.
+
+    Nor does the process that cleans up after our children when they were killed.
+    """
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _TIDYING]))
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.raiseExceptions = False
+    threading.excepthook = lambda seen: log.error("a thread broke off: %r", seen.exc_value, exc_info=seen.exc_value)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 @contextmanager
-def terminating_in_order() -> Iterator[None]:
-    """SIGTERM unwinds the stack like an exception, so that ranks are ended and runs are closed."""
-    before = signal.signal(signal.SIGTERM, _raise_exit)
+def _terminating_in_order() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     finally:
@@ -69,10 +110,18 @@ def terminating_in_order() -> Iterator[None]:
 
 
 def log_to(path: Path) -> None:
-    """Send all log records of this process to a file, appended; the terminal gets none of them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Send all log records of this process to a file, appended; the terminal gets none of them.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        fix = "Make room or allow it, or set TUNELINE_RUNS to another folder"
+        raise ResourceError(f"the log cannot be written: {error.strerror}", where=str(path), fix=fix) from error
     logging.captureWarnings(True)
-    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]

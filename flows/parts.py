@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 
 from configs.experiment import Experiment, Paths, cell_labels, with_environment
 from configs.loading import load_experiment
+from flows.secrets import refuse_secrets
 from tasks.compare import Yardstick
 from tasks.comparison.values import MetricColumn
 from tasks.evaluation.exam import Exam
@@ -28,7 +29,12 @@ BASE_LABEL = "base"
 
 
 def load_settings(experiment: str, overrides: Sequence[str]) -> Experiment:
-    """The experiment of a file with overrides and this environment's defaults."""
+    """The experiment of a file with overrides and this environment's defaults.
+
+    Raises:
+        ConfigError: it is wrong, or an override typed into Prefect's page holds a password.
+    """
+    refuse_secrets(overrides)
     return with_environment(load_experiment(Path(experiment), overrides), os.environ)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from prefect import task
@@ -13,6 +14,8 @@ from tasks.comparison.values import Comparison, MetricColumn
 from tasks.foundation.values import Value
 from tasks.records import CellOutcome, comparison_rows, lead_back, record_comparison
 from tasks.workspace import Place, reporting
+
+log = logging.getLogger(__name__)
 
 
 class Yardstick(Value):
@@ -35,6 +38,14 @@ def compare(outcomes: Sequence[CellOutcome], yardstick: Yardstick, place: Place)
         folder = place.workspace.report(yardstick.name) / "comparison"
         markdown = write_report(comparison, samples, folder)
         record_comparison(comparison, folder, place.run)
-        key = "comparison-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in yardstick.name)
-        create_markdown_artifact(markdown, key=key, description=f"Comparison of {yardstick.name}")
+        show_in_prefect(yardstick.name, markdown)
         return comparison
+
+
+def show_in_prefect(name: str, markdown: str) -> None:
+    """Put the table on Prefect's page. It is a courtesy: no comparison is lost for want of Prefect's server."""
+    key = "comparison-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in name)
+    try:
+        create_markdown_artifact(markdown, key=key, description=f"Comparison of {name}")
+    except Exception as error:  # whatever keeps Prefect from taking it
+        log.warning("Prefect's page does not show the comparison: %s: %s", type(error).__name__, error)

@@ -13,13 +13,15 @@ from rich.console import Console
 from configs.checks import validate
 from configs.experiment import Experiment, Paths, with_environment
 from configs.loading import load_experiment
-from flows.guarding import log_to, terminating_in_order
+from flows.guarding import log_to
 from flows.orchestration import configure_prefect, prefect_server, wait_for_server
+from flows.secrets import refuse_secrets
 from flows.view import watching
+from tasks.tracking import redact
 from tasks.workspace.board import Board
 
 if TYPE_CHECKING:
-    from flows.outcome import FlowOutcome
+    from flows.ending import Ending
 
 
 def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> int:
@@ -28,6 +30,7 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
     Raises:
         TunelineError: the experiment cannot run at all.
     """
+    refuse_secrets(overrides)
     settings = with_environment(load_experiment(path, overrides), os.environ)
     if problems := validate(settings, rows=False):
         raise problems[0]
@@ -36,20 +39,23 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
     log_to(report / "log.txt")
     configure_prefect(runs / "prefect")
     Board(report / "progress").clear()
-    with terminating_in_order(), prefect_server(runs / "prefect-server.log"), watching(report / "progress", console):
+    with prefect_server(runs / "prefect-server.log") as own, watching(report / "progress", console):
         from flows.compare_methods import compare_methods
-        from flows.outcome import outcome_in
+        from flows.ending import run_to_its_end
+        from tasks.tracking.shipper import import_mlflow
 
-        wait_for_server()
-        outcome = outcome_in(compare_methods(str(path), list(overrides), return_state=True))
-    print_outcome(outcome, settings, report, console)
-    return outcome.exit_code
+        import_mlflow()
+        wait_for_server(own)
+        ending = run_to_its_end(compare_methods, str(path), list(overrides))
+    print_ending(ending, settings, report, console)
+    return ending.outcome.exit_code
 
 
-def print_outcome(outcome: FlowOutcome, settings: Experiment, report: Path, console: Console) -> None:
+def print_ending(ending: Ending, settings: Experiment, report: Path, console: Console) -> None:
     """The table, what was registered, and where to look next."""
     from tasks.comparison.render import to_rich
 
+    outcome = ending.outcome
     console.print(to_rich(outcome.comparison))
     if version := outcome.version:
         seen = " (it was there already)" if version.cached else ""
@@ -58,8 +64,12 @@ def print_outcome(outcome: FlowOutcome, settings: Experiment, report: Path, cons
     console.print("Pages:   tuneline ui  (MLflow 127.0.0.1:5000, Prefect 127.0.0.1:4200)")
     if outcome.unsent_events:
         console.print(
-            f"MLflow ({settings.tracking.uri}) did not take {outcome.unsent_events} events yet; "
+            f"MLflow ({redact(settings.tracking.uri)}) did not take {outcome.unsent_events} events yet; "
             "they are kept and sent at the next start."
+        )
+    if not ending.recorded:
+        console.print(
+            "Prefect's server went away meanwhile; its page does not show how this run ended. Nothing is lost."
         )
     for label, error in outcome.failures:
         sys.stderr.write(f"tuneline: {label} failed: {error.error()}\n")

@@ -14,11 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from configs.experiment import Paths
-from flows.guarding import terminating_in_order
 from flows.orchestration import HOST, configure_prefect
 from tasks.foundation.errors import ConfigError, DependencyError, ResourceError
 from tasks.health.machine import writable_check
-from tasks.tracking.settings import TrackingSettings
+from tasks.tracking import TrackingSettings, redact
 
 _START_SECONDS = 120
 MLFLOW_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -34,17 +33,17 @@ def serve_pages(mlflow_port: int, prefect_port: int, uri: str | None, console: C
     configure_prefect(runs / "prefect")
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or TrackingSettings().uri
     api = f"http://{HOST}:{prefect_port}/api"
-    mlflow = start(mlflow_command(uri, mlflow_port, runs), runs / "ui-mlflow.log", MLFLOW_SETTINGS)
+    store = MLFLOW_SETTINGS | {"MLFLOW_BACKEND_STORE_URI": uri}  # not an argument: `ps` shows those to everybody
+    mlflow = start(mlflow_command(mlflow_port, runs), runs / "ui-mlflow.log", store)
     prefect = start(prefect_command(prefect_port), runs / "ui-prefect.log", {"PREFECT_SERVER_UI_API_URL": api})
     servers = {f"http://{HOST}:{mlflow_port}/health": mlflow, f"{api}/health": prefect}
     try:
-        with terminating_in_order():
-            for url, process in servers.items():
-                wait_until_up(url, process)
-            console.print(f"MLflow   http://{HOST}:{mlflow_port}    over {uri}", highlight=False)
-            console.print(f"Prefect  http://{HOST}:{prefect_port}    Ctrl-C stops both", highlight=False)
-            while all(process.poll() is None for process in servers.values()):
-                time.sleep(0.5)
+        for url, process in servers.items():
+            wait_until_up(url, process)
+        console.print(f"MLflow   http://{HOST}:{mlflow_port}    over {redact(uri)}", highlight=False)
+        console.print(f"Prefect  http://{HOST}:{prefect_port}    Ctrl-C stops both", highlight=False)
+        while all(process.poll() is None for process in servers.values()):
+            time.sleep(0.5)
     finally:
         for process in servers.values():
             process.terminate()
@@ -52,11 +51,11 @@ def serve_pages(mlflow_port: int, prefect_port: int, uri: str | None, console: C
             process.wait()
 
 
-def mlflow_command(uri: str, port: int, runs: Path) -> list[str]:
-    """MLflow's server over the store that runs were written to; no job execution."""
+def mlflow_command(port: int, runs: Path) -> list[str]:
+    """MLflow's server over the store that its environment names."""
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", uri, "--default-artifact-root", str(runs / "mlflow")),
+        *("--default-artifact-root", str(runs / "mlflow")),
     ]
 
 

@@ -217,10 +217,16 @@ class Shipper:
             self._outage_began = None
 
 
-def _mlflow_sink(uri: str, artifact_root: Path) -> Sink:
+def import_mlflow() -> None:
+    """Spend MLflow's seconds of imports now, where the caller would only wait for something else."""
     from tasks.tracking.environment import set_mlflow_defaults
 
     set_mlflow_defaults()
+    from tasks.tracking import mlflow_sink  # noqa: F401
+
+
+def _mlflow_sink(uri: str, artifact_root: Path) -> Sink:
+    import_mlflow()
     from tasks.tracking.mlflow_sink import MlflowSink
 
     return MlflowSink(uri, artifact_root)

@@ -1,0 +1,71 @@
+"""How a flow ended is ours to say: it stands even where Prefect's server is gone and cannot be told."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING
+
+import httpx
+from prefect.exceptions import TerminationSignal
+
+from flows.guarding import Terminated
+from flows.outcome import FlowOutcome, outcome_in
+from tasks.foundation.errors import DependencyError
+from tasks.foundation.values import Value
+
+if TYPE_CHECKING:
+    from prefect import Flow, State
+
+log = logging.getLogger(__name__)
+
+
+class Ending(Value):
+    """The outcome of a flow."""
+
+    outcome: FlowOutcome
+    recorded: bool
+    """Prefect's server knows of the end."""
+
+
+def run_to_its_end(flow: Flow, experiment: str, overrides: list[str]) -> Ending:
+    """Run the flow; what its function returned or raised counts, whether or not Prefect could write down its state.
+
+    Raises:
+        TunelineError: as the flow raised it; so are Ctrl-C and SIGTERM.
+        DependencyError: Prefect's server was gone before the flow began.
+    """
+    returned: list[FlowOutcome] = []
+    raised: list[BaseException] = []
+
+    @functools.wraps(flow.fn)
+    def kept(experiment: str, overrides: list[str] | None = None) -> State[FlowOutcome]:
+        try:
+            state = flow.fn(experiment, overrides)
+        except BaseException as error:
+            raised.append(error)
+            raise
+        returned.append(state.data)
+        return state
+
+    watched = flow.with_options()
+    watched.fn = kept
+    try:
+        state = watched(experiment, overrides, return_state=True)
+    except Exception as error:
+        if raised:
+            raise (Terminated() if isinstance(raised[0], TerminationSignal) else raised[0]) from None
+        if not returned:
+            raise _without_server(error) from error
+        log.warning("Prefect does not know that the flow ended", exc_info=error)
+        return Ending(outcome=returned[0], recorded=False)
+    return Ending(outcome=outcome_in(state), recorded=True)
+
+
+def _without_server(error: Exception) -> Exception:
+    """What a request of Prefect's own raises says nothing about servers to whoever reads it."""
+    request = error if isinstance(error, httpx.HTTPError) else error.__cause__
+    if not isinstance(request, httpx.HTTPError):
+        return error
+    what = f"Prefect's server does not answer ({type(request).__name__}: {request})"
+    return DependencyError(what, where="PREFECT_API_URL", fix="Start it and run this again; nothing is lost")

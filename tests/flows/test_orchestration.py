@@ -1,0 +1,46 @@
+"""The Prefect server of our own: why it did not start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.orchestration import OwnServer
+from tasks.foundation.errors import DependencyError, ResourceError
+
+
+def ended(folder: Path, script: str) -> OwnServer:
+    """A server that has ended, with what it said."""
+    log = folder / "prefect-server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=output, stderr=subprocess.STDOUT)
+    process.wait()
+    return OwnServer(process, log)
+
+
+def test_a_server_that_ended_for_want_of_disk_is_a_matter_of_disk(tmp_path: Path) -> None:
+    server = ended(tmp_path, "raise OSError(28, 'No space left on device')")
+    with pytest.raises(ResourceError, match=r"prefect-server\.log: the disk is full, .*No space left on device"):
+        server.check()
+
+
+def test_a_server_that_ended_is_told_with_its_last_error(tmp_path: Path) -> None:
+    server = ended(tmp_path, "import nothing.here")
+    with pytest.raises(DependencyError, match="did not start: ModuleNotFoundError: No module named 'nothing'"):
+        server.check()
+
+
+def test_a_server_that_said_nothing_is_told_with_its_exit_code(tmp_path: Path) -> None:
+    with pytest.raises(DependencyError, match="exit code 7"):
+        ended(tmp_path, "raise SystemExit(7)").check()
+
+
+def test_a_server_that_lives_is_waited_for(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    server = OwnServer(process, tmp_path / "log")
+    server.check()
+    server.stop()
+    assert process.returncode
