@@ -141,7 +141,7 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _rules(self) -> Experiment:
-        broken = [*_attention_rules(self), *_registry_rules(self)]
+        broken = [*_attention_rules(self), *_schedule_rules(self.training), *_registry_rules(self)]
         if broken:
             raise BrokenRulesError(broken)
         return self
@@ -190,6 +190,18 @@ def with_environment(experiment: Experiment, environment: Mapping[str, str]) -> 
     if not uri or "uri" in experiment.tracking.model_fields_set:
         return experiment
     return experiment.model_copy(update={"tracking": experiment.tracking.model_copy(update={"uri": uri})})
+
+
+def _schedule_rules(training: TrainingSettings) -> Iterator[BrokenRule]:
+    """No setting that somebody wrote is ignored."""
+    if (
+        training.lr_scheduler_type == "constant"
+        and training.warmup_ratio
+        and "warmup_ratio" in training.model_fields_set
+    ):
+        what = "the schedule constant has no warm-up"
+        fix = "Set training.lr_scheduler_type: constant_with_warmup, or leave warmup_ratio out"
+        yield BrokenRule(path=("training", "warmup_ratio"), what=what, fix=fix)
 
 
 def _registry_rules(experiment: Experiment) -> list[BrokenRule]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NO_ATTENTION = "does not support an attention implementation"
+"""How transformers says that an architecture has no such kernel, and asks to file a request."""
+
 
 class QuantizedLoad(Protocol):
     """What loading needs to know of `tasks.methods.Quantization`, which lies above this package."""
@@ -84,6 +87,7 @@ def load_base(base: BaseModel, *, quantization: QuantizedLoad | None = None, dev
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             **options,
         )
     except torch.OutOfMemoryError as error:
@@ -91,7 +95,11 @@ def load_base(base: BaseModel, *, quantization: QuantizedLoad | None = None, dev
             f"{base.name} does not fit into the memory of {device}", where="model", fix="Take a smaller dtype or qlora"
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(f"the model cannot be loaded: {_first_line(error)}", where=str(base.path)) from error
+        raise ModelError(
+            f"the model cannot be loaded: {_first_line(error)}",
+            where=str(base.path),
+            fix="Set model.attn_implementation: eager" if _NO_ATTENTION in str(error) else "",
+        ) from error
     _refuse_partial(base, report)
     _keep_quantized_layout(model)
     return model.eval()
@@ -128,13 +136,16 @@ def _keep_quantized_layout(model: PreTrainedModel) -> None:
 
 
 def _refuse_partial(base: BaseModel, report: dict[str, Any]) -> None:
-    for problem in ("missing_keys", "mismatched_keys"):
-        if names := sorted(map(str, report.get(problem) or ())):
-            raise ModelError(
-                f"{problem.replace('_', ' ')}: {names[0]} and {len(names) - 1} more do not come from the weights",
-                where=str(base.path),
-                fix="Take weights and config.json from the same revision",
-            )
+    problems = [f"{name} is not in the weights" for name in sorted(report["missing_keys"])]
+    problems += [
+        f"{name} has the shape {list(stored)} in the weights, {list(wanted)} by config.json"
+        for name, stored, wanted in sorted(report["mismatched_keys"])
+    ]
+    if problems:
+        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ModelError(
+            problems[0] + more, where=str(base.path), fix="Take weights and config.json from the same revision"
+        )
 
 
 def _first_line(error: BaseException) -> str:

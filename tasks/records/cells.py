@@ -61,6 +61,7 @@ def record_scores(evaluated: EvaluatedCell, ref: RunRef) -> None:
     run = Run(ref)
     scores = evaluated.scores
     values = {f"eval/{SUITE}/{name}": value for name, value in scores.metrics.items()}
+    values["eval/cut_prompts"] = scores.cut_prompts
     if scores.probe_loss is not None:
         values["eval/probe/loss"] = scores.probe_loss
     if evaluated.cost:

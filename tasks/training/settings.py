@@ -27,7 +27,7 @@ class TrainingSettings(Settings):
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Schedule after the warm-up."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps with a linearly rising rate."""
+    """Share of the steps with a linearly rising rate; `constant` has none."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay (not on biases and norms)."""
     max_grad_norm: float = Field(default=1.0, ge=0)

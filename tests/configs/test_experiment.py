@@ -39,6 +39,11 @@ def methods(*settings: dict[str, object]) -> list[Method]:
             "Set model.attn_implementation: sdpa, or data.packing: false.",
         ),
         (
+            "training: {lr_scheduler_type: constant, warmup_ratio: 0.1}\n",
+            "training.warmup_ratio: the schedule constant has no warm-up. "
+            "Set training.lr_scheduler_type: constant_with_warmup, or leave warmup_ratio out.",
+        ),
+        (
             "registry: {model: a/b}\n",
             "registry.model: \"a/b\" is no name of a model. Allowed: text without '/' and ':'.",
         ),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from tasks.foundation.errors import ModelError
 from tasks.methods import Quantization
@@ -44,6 +45,27 @@ def test_a_weight_that_the_file_lacks_is_never_made_up(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj"):
         load_base(tiny_base(folder))
+
+
+def test_a_weight_of_another_shape_is_named_with_both(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 256}))
+    with pytest.raises(
+        ModelError, match=r"layers\.0\.mlp\.down_proj.*\[64, 128\] in the weights, \[64, 256\] by config"
+    ):
+        load_base(tiny_base(folder))
+
+
+def test_an_architecture_without_the_attention_kernel_says_what_to_set(tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "tiny")
+    small = {"vocab_size": 128, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16}
+    Gemma2ForCausalLM(Gemma2Config(**small, **heads)).save_pretrained(folder)
+    base = tiny_base(folder)
+    with pytest.raises(ModelError, match=r"Set model\.attn_implementation: eager"):
+        load_base(base.model_copy(update={"attn_implementation": "sdpa"}))
+    assert load_base(base.model_copy(update={"attn_implementation": "eager"}))
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end_token(half: Path) -> None:

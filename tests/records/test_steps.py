@@ -132,7 +132,12 @@ def test_scores_leave_flat_metrics_predictions_and_samples_side_by_side(world: W
     record_scores(world.evaluated(probe_loss=2.5), world.run())
 
     run = world.arrived()
-    assert values_of(run) == {"eval/heldout/loss": 1.25, "eval/heldout/bleu": 30.0, "eval/probe/loss": 2.5}
+    assert values_of(run) == {
+        "eval/heldout/loss": 1.25,
+        "eval/heldout/bleu": 30.0,
+        "eval/cut_prompts": 0,
+        "eval/probe/loss": 2.5,
+    }
     assert run.tags["tuneline.rows_digest"] == "r" * 64
     assert run.artifacts["evaluation/predictions.jsonl"] == b"{}\n"
     assert json.loads(run.artifacts["evaluation/samples.json"]) == {
