@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.base import Conditions
 from tasks.embedded import task_rows
 from tasks.foundation.values import Value
 
@@ -44,6 +45,16 @@ class Work(Value):
     save_steps: int = 100
     threads: int | None = None
     """Of torch in each training process; each side's own default when absent."""
+
+
+def usual_work(conditions: Conditions) -> Work:
+    """That of the shipped experiment on E2E."""
+    return Work(
+        steps=conditions.size(300, 4),
+        train_rows=conditions.size(2400, 100),
+        eval_rows=conditions.size(100, 4),
+        max_new_tokens=conditions.size(96, 2),
+    )
 
 
 class World(Value):

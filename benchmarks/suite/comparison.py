@@ -7,7 +7,7 @@ from typing import ClassVar
 from benchmarks.base import Benchmark, Conditions, taking_turns
 from benchmarks.figures import Figure, Goal
 from benchmarks.running import run_plain, run_tuneline
-from benchmarks.world import METHODS, Work, World, base_folder, make_world
+from benchmarks.world import METHODS, World, base_folder, make_world, usual_work
 
 
 class Comparison(Benchmark):
@@ -19,12 +19,7 @@ class Comparison(Benchmark):
     question: ClassVar[str] = "How long do six methods take, compared with six scripts one after another?"
 
     def measure(self, conditions: Conditions) -> tuple[Figure, ...]:
-        work = Work(
-            steps=conditions.size(300, 4),
-            train_rows=conditions.size(2400, 100),
-            eval_rows=conditions.size(100, 4),
-            max_new_tokens=conditions.size(96, 2),
-        )
+        work = usual_work(conditions)
         base = base_folder(conditions.scratch)
 
         def tuneline(round_: int) -> float:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from benchmarks.base import Benchmark, Conditions
 from benchmarks.figures import Figure, Goal
 from benchmarks.running import run_tuneline
-from benchmarks.world import METHODS, Work, World, base_folder, make_world
+from benchmarks.world import METHODS, World, base_folder, make_world, usual_work
 
 
 class Rerun(Benchmark):
@@ -18,12 +18,7 @@ class Rerun(Benchmark):
     question: ClassVar[str] = "How long does an unchanged comparison take the second time?"
 
     def measure(self, conditions: Conditions) -> tuple[Figure, ...]:
-        work = Work(
-            steps=conditions.size(300, 4),
-            train_rows=conditions.size(2400, 100),
-            eval_rows=conditions.size(100, 4),
-            max_new_tokens=conditions.size(96, 2),
-        )
+        work = usual_work(conditions)
         base = base_folder(conditions.scratch)
         methods = list(METHODS)[: conditions.size(len(METHODS), 2)]
         worlds = [make_world(conditions.scratch / str(at), base, work) for at in range(conditions.repeats)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs.experiment import Paths, cell_labels
 from configs.loading import load_experiment
@@ -76,12 +77,15 @@ def test_settings_that_contradict_each_other_are_refused_at_the_key_to_change(
     "more", ["registry: {metric: rougeL}\n", "registry: {metric: rouge}\n", "registry: {model: m}\n"]
 )
 def test_the_winner_may_be_named_by_a_metric_or_by_its_headline(tmp_path: Path, more: str) -> None:
-    load_experiment(written(tmp_path, SMALL + "evaluation: {metrics: [loss, rouge]}\n" + more), (), {})
+    text = SMALL + "evaluation: {metrics: [loss, rouge]}\n" + more
+    registry = load_experiment(written(tmp_path, text), (), {}).registry
+    assert registry.model_dump(exclude_unset=True) == yaml.safe_load(more)["registry"]
 
 
 def test_flash_attention_passes_where_nothing_forbids_it(tmp_path: Path) -> None:
     changes = ["model.attn_implementation=flash_attention_2", "training.deterministic=false", "data.packing=true"]
-    load_experiment(written(tmp_path, SMALL), changes, {})
+    experiment = load_experiment(written(tmp_path, SMALL), changes, {})
+    assert (experiment.model.attn_implementation, experiment.data.packing) == ("flash_attention_2", True)
 
 
 def test_labels_are_distinct_and_in_the_order_of_the_cells() -> None:

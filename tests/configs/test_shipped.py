@@ -114,4 +114,5 @@ def test_the_switched_on_template_is_a_valid_experiment(tmp_path: Path) -> None:
     everything["data"]["train"] = "rows.jsonl"
     path = tmp_path / "all.yaml"
     path.write_text(yaml.safe_dump(everything), encoding="utf-8")
-    load_experiment(path, (), {})
+    experiment = load_experiment(path, (), {})
+    assert [method.kind for method in experiment.methods] == [method["kind"] for method in everything["methods"]]

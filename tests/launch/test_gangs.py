@@ -77,6 +77,7 @@ def test_gangs_are_ended_side_by_side() -> None:
             held.callback(LocalGang.cancel, gang, 0)
             held.enter_context(register.running(gang))
         register.cancel_all()
+        assert meeting.n_waiting == 0 and not meeting.broken
 
 
 def test_what_is_raised_while_a_gang_runs_leaves_no_rank(tmp_path: Path) -> None:

@@ -167,6 +167,7 @@ def test_one_journal_that_the_server_cannot_take_does_not_hold_up_the_others(spo
     sink = MemorySink(fault)
     with shipping(spool, sink, IMPATIENT) as shipper:
         wait_until(lambda: shipper.flush(0.2) > 0 and all(shipper.run_id(ref) for ref in fine))
+    assert all(not sink.named(ref.name).artifacts for ref in stuck)
 
 
 def test_a_journal_waits_for_its_own_server(spool: Path) -> None:
