@@ -34,10 +34,13 @@ def serve_pages(mlflow_port: int, prefect_port: int, uri: str | None, console: C
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or TrackingSettings().uri
     api = f"http://{HOST}:{prefect_port}/api"
     store = MLFLOW_SETTINGS | {"MLFLOW_BACKEND_STORE_URI": uri}  # not an argument: `ps` shows those to everybody
-    mlflow = start(mlflow_command(mlflow_port, runs), runs / "ui-mlflow.log", store)
-    prefect = start(prefect_command(prefect_port), runs / "ui-prefect.log", {"PREFECT_SERVER_UI_API_URL": api})
-    servers = {f"http://{HOST}:{mlflow_port}/health": mlflow, f"{api}/health": prefect}
+    page = {"PREFECT_SERVER_UI_API_URL": api}
+    servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
+        servers[f"http://{HOST}:{mlflow_port}/health"] = start(
+            mlflow_command(mlflow_port, runs), runs / "ui-mlflow.log", store
+        )
+        servers[f"{api}/health"] = start(prefect_command(prefect_port), runs / "ui-prefect.log", page)
         for url, process in servers.items():
             wait_until_up(url, process)
         console.print(f"MLflow   http://{HOST}:{mlflow_port}    over {redact(uri)}", highlight=False)
