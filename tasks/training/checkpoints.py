@@ -66,7 +66,7 @@ class Checkpoints:
         """
         for step in reversed(self.steps()):
             try:
-                self._verify(step)
+                self.intact(step)
             except IntegrityError as error:
                 log.warning("checkpoint of step %d is damaged (%s); falling back to the one before", step, error)
                 continue
@@ -81,10 +81,15 @@ class Checkpoints:
                 (self.path(step) / MANIFEST).unlink()
                 shutil.rmtree(self.path(step), ignore_errors=True)
 
-    def _verify(self, step: int) -> None:
-        """Every byte, and that it is the checkpoint of this step and not of another under its name."""
+    def intact(self, step: int) -> Path:
+        """The folder, after every byte was checked, and that it is of this step and not of another under its name.
+
+        Raises:
+            IntegrityError: it is not.
+        """
         if (key := verify(self.path(step)).key) != _key(step):
             raise IntegrityError(f"it says that it is {key}", where=str(self.path(step)))
+        return self.path(step)
 
     def _refuse_foreign(self, step: int) -> None:
         theirs = json.loads((self.path(step) / IDENTITY).read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.artifacts import verify, write_durably
+from tasks.artifacts import write_durably
 from tasks.data.collate import Collator
 from tasks.foundation.digests import digest_tree
 from tasks.foundation.errors import CancelledRunError, ConfigError, DataError, IntegrityError
@@ -68,7 +68,7 @@ def train_cell(request: TrainRequest) -> None:
     if stop.stopped:
         step = trainer.state.global_step
         raise CancelledRunError(f"stopped at step {step} with a checkpoint", fix="Run it again to go on from there")
-    result = finish(trainer, method, request)
+    result = finish(trainer, method, request, checkpoints)
     if result is not None:
         cost = _cost(result, recorder, resumed, time.monotonic() - started)
         write_durably(request.output / "cost.json", cost.model_dump_json(indent=2))
@@ -136,7 +136,7 @@ def go_on(trainer: CellTrainer, recorder: Recorder, checkpoint: Path, patience: 
         recorder.take_up(state.global_step, int(trainer.args.logging_steps), evaluated=evaluated)
 
 
-def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> TrainResult | None:
+def finish(trainer: CellTrainer, method: Method, request: TrainRequest, checkpoints: Checkpoints) -> TrainResult | None:
     """Take the best weights where asked, measure the last loss, save, and write result.json last; None but on rank 0.
 
     Raises:
@@ -145,7 +145,7 @@ def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> Train
     state = trainer.state
     best = best_step(state) if trainer.keep_best else None
     if best is not None and best != state.global_step:
-        load_trainable(trainer.model, _intact(request.work / "checkpoints" / f"step-{best:08d}") / TRAINABLE)
+        load_trainable(trainer.model, _best(checkpoints, best) / TRAINABLE)
     eval_loss = _last_loss(trainer, best)
     tokens = trainer.total_tokens()
     if not trainer.is_world_process_zero():
@@ -159,17 +159,16 @@ def finish(trainer: CellTrainer, method: Method, request: TrainRequest) -> Train
     return result
 
 
-def _intact(checkpoint: Path) -> Path:
-    """The folder, after every byte was checked: it may have lain there for long."""
+def _best(checkpoints: Checkpoints, step: int) -> Path:
+    """Checked once more: it may have lain there for long."""
     try:
-        verify(checkpoint)
+        return checkpoints.intact(step)
     except IntegrityError as error:
         raise IntegrityError(
             f"the checkpoint with the best loss is damaged ({error})",
-            where=str(checkpoint),
-            fix=f"Delete {checkpoint.parent} and run it again: this cell then trains from the start",
+            where=str(checkpoints.path(step)),
+            fix=f"Delete {checkpoints.folder} and run it again: this cell then trains from the start",
         ) from error
-    return checkpoint
 
 
 def _last_loss(trainer: CellTrainer, best: int | None) -> float | None:
