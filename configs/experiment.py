@@ -18,7 +18,7 @@ from tasks.data.settings import DataSettings
 from tasks.evaluation.settings import EvaluationSettings
 from tasks.foundation.errors import TunelineError
 from tasks.foundation.values import Settings, Value
-from tasks.launch.settings import DistributedSettings
+from tasks.launch import Launcher, all_launchers, parse_launcher
 from tasks.merging.settings import MergeSettings
 from tasks.methods import Method, parse_method
 from tasks.metrics import all_metrics
@@ -106,6 +106,22 @@ AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(_parse_method)]
 """A method of whichever kind; `kind` names it."""
 
 
+def _parse_launcher(entry: Any) -> Any:
+    if not isinstance(entry, Mapping):
+        return entry
+    name, known = entry.get("launcher", "local"), all_launchers()
+    if name not in list(known):
+        close = nearest(name, known) if isinstance(name, str) else ""
+        fix = f"Did you mean {close}?" if close else "local is this machine"
+        what = f"no launcher {shown(name)}"
+        raise BrokenRulesError([BrokenRule(path=("launcher",), what=what, allowed=listed(known), fix=fix)])
+    return parse_launcher(entry)
+
+
+AnyLauncher = Annotated[SerializeAsAny[Launcher], BeforeValidator(_parse_launcher)]
+"""Where ranks run; `launcher` names it."""
+
+
 class Experiment(Settings):
     """One file: a model, data, and the methods to compare on them."""
 
@@ -119,7 +135,7 @@ class Experiment(Settings):
     """The fine-tuning methods to compare; `tuneline methods` lists them."""
     training: TrainingSettings = TrainingSettings()
     """How every cell trains."""
-    distributed: DistributedSettings = DistributedSettings()
+    distributed: AnyLauncher = parse_launcher({})
     """Where ranks run, and how many."""
     evaluation: Annotated[EvaluationSettings, AfterValidator(_known_metrics)] = EvaluationSettings()
     """What is measured on the held-out rows."""

@@ -25,6 +25,7 @@ from tasks.comparison.values import Comparison
 from tasks.evaluate import evaluate
 from tasks.evaluation.exam import Exam
 from tasks.find_base import find_base
+from tasks.launch import Launcher
 from tasks.merge import merge
 from tasks.merging.settings import MergeSettings
 from tasks.plan import Material, PlannedCell, plan
@@ -53,7 +54,7 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Stat
         material = prepare_material(settings, here.place)
         shared = context_of(settings)
         cells = plan(specs_of(settings), material, settings.training, shared, here.place)
-        outcomes = run_cells(cells, exam_of(settings, material), settings.merge, here)
+        outcomes = run_cells(cells, settings.distributed, exam_of(settings, material), settings.merge, here)
         comparison = compare(outcomes, yardstick_of(settings), here.place)
         registered = None
         if settings.registry.model and (winner := winner_of(comparison, outcomes)):
@@ -79,9 +80,11 @@ def prepare_material(settings: Experiment, place: Place) -> Material:
     return Material(base=base, prepared=prepared, tokens=tokens, conditions=conditions_of(settings))
 
 
-def run_cells(cells: Sequence[PlannedCell], exam: Exam, merging: MergeSettings, here: Session) -> list[CellOutcome]:
+def run_cells(
+    cells: Sequence[PlannedCell], launcher: Launcher, exam: Exam, merging: MergeSettings, here: Session
+) -> list[CellOutcome]:
     """All cells side by side as far as the slots allow; a failed one does not stop the others."""
-    trained = [train.submit(planned.cell, planned.place) for planned in cells]
+    trained = [train.submit(planned.cell, launcher, planned.place) for planned in cells]
     merged = [merge.submit(future, merging, planned.place) for future, planned in zip(trained, cells, strict=True)]
     scored = [evaluate.submit(future, exam, planned.place) for future, planned in zip(merged, cells, strict=True)]
     steps = list(zip(trained, merged, scored, strict=True))

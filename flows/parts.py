@@ -9,12 +9,15 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
+from configs.engines import read_deepspeed
 from configs.experiment import Experiment, Paths, cell_labels, with_environment
 from configs.loading import load_experiment
 from flows.secrets import refuse_secrets
 from tasks.compare import Yardstick
 from tasks.comparison.values import MetricColumn
 from tasks.evaluation.exam import Exam
+from tasks.launch import Layout
+from tasks.launch.slots import accelerators
 from tasks.methods import Conditions, parse_method
 from tasks.metrics import all_metrics
 from tasks.plan import Material
@@ -66,9 +69,15 @@ def specs_of(settings: Experiment) -> tuple[CellSpec, ...]:
     ]
     cells = itertools.product(trained, settings.training.seeds)
     for label, (method, seed) in zip(cell_labels(trained, settings.training.seeds), cells, strict=True):
-        ranks = settings.distributed.ranks_per_node
-        specs.append(CellSpec(label=label, method=method.model_dump(mode="json"), seed=seed, ranks=ranks))
+        layout = layout_of(settings)
+        specs.append(CellSpec(label=label, method=method.model_dump(mode="json"), seed=seed, layout=layout))
     return tuple(specs)
+
+
+def layout_of(settings: Experiment) -> Layout:
+    """The gang of every cell."""
+    deepspeed = read_deepspeed(settings.distributed.strategy)
+    return settings.distributed.layout(deepspeed, accelerators=bool(accelerators()))
 
 
 def conditions_of(settings: Experiment) -> Conditions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.client.schemas import State
 
-from tasks.launch.local import LocalLauncher
+from tasks.launch import Launcher
 from tasks.records import metric_points, record_training
 from tasks.states import finished
 from tasks.tracking import Run
@@ -16,7 +16,7 @@ from tasks.workspace import Place, working
 
 
 @task(name="train", task_run_name="train {place.label}", persist_result=False)
-def train(cell: Cell, place: Place) -> TrainedCell | State[TrainedCell]:
+def train(cell: Cell, launcher: Launcher, place: Place) -> TrainedCell | State[TrainedCell]:
     """Train from the start or from the newest good checkpoint; or adopt weights with the same fingerprint."""
     if not cell.trains:
         return untrained(cell)
@@ -30,7 +30,7 @@ def train(cell: Cell, place: Place) -> TrainedCell | State[TrainedCell]:
         artifact = place.workspace.store.make(
             "train",
             cell.fingerprint,
-            lambda folder: run_worker(request_for(cell, work, folder), LocalLauncher(), reporter.devices, watch),
+            lambda folder: run_worker(request_for(cell, work, folder), launcher, reporter.devices, watch),
             made_by=place.run.key,
         )
         clean_up(work)

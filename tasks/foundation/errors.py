@@ -89,6 +89,12 @@ class DivergenceError(TunelineError):
     exit_code = 30
 
 
+class HangError(TunelineError):
+    """A rank lives, but makes no progress: it waits for something that does not come."""
+
+    exit_code = 31
+
+
 class RankError(TunelineError):
     """A rank of the training gang died or broke off without saying why."""
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from tasks.foundation.errors import CancelledRunError, ResourceError
-from tasks.launch.settings import DistributedSettings
+from tasks.foundation.errors import CancelledRunError
+from tasks.launch.launchers import Launcher
 
 Devices = tuple[str, ...]
 """Accelerator ids as CUDA_VISIBLE_DEVICES takes them; empty on CPU."""
@@ -76,22 +76,13 @@ def held_devices() -> Devices:
     return _held.get()
 
 
-def slots_for(settings: DistributedSettings, devices: Devices, cores: int) -> Slots:
-    """As many slots as the accelerators (or the cores) allow, at most `parallel_cells`.
+def slots_for(settings: Launcher, devices: Devices, cores: int) -> Slots:
+    """The slots that the launcher offers on this machine.
 
     Raises:
         ResourceError: a cell wants more accelerators than there are.
     """
-    ranks = settings.ranks_per_node
-    if devices and ranks > len(devices):
-        raise ResourceError(
-            f"{ranks} ranks were asked for and {len(devices)} accelerators are here",
-            where="distributed.ranks_per_node",
-            fix=f"Set it to at most {len(devices)}",
-        )
-    fitting = max((len(devices) or cores) // ranks, 1)
-    count = min(settings.parallel_cells or fitting, fitting) if devices else (settings.parallel_cells or fitting)
-    return Slots(tuple(devices[i * ranks : (i + 1) * ranks] for i in range(count)))
+    return Slots(settings.slot_groups(devices, cores))
 
 
 _current: ContextVar[Slots] = ContextVar("tasks.launch.slots")

@@ -6,11 +6,12 @@ from typing import Any
 
 from tasks.artifacts.values import Artifact
 from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
+from tasks.launch.layout import Layout
 from tasks.methods import method_code
 from tasks.models.values import BaseModel
 from tasks.training.settings import TrainingSettings
 
-_WITHOUT_EFFECT_ON_BYTES = {"seeds", "save_steps", "save_total_limit"}
+_WITHOUT_EFFECT_ON_BYTES = {"seeds", "save_steps", "save_total_limit", "auto_micro_batch"}
 _RESOLVED = {"learning_rate", "weight_decay"}
 """Stand among the method's facts with the value that is used, whoever set it."""
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
@@ -34,20 +35,24 @@ def cell_facts(
     tokens: Artifact,
     method: dict[str, Any],
     training: TrainingSettings,
-    seed_and_ranks: tuple[int, int],
+    seed_and_layout: tuple[int, Layout],
 ) -> dict[str, str]:
     """Flat facts, name -> canonical JSON: the same facts, the same trained bytes.
 
-    `seed_and_ranks`: the cell's seed and its number of processes. Intervals of saving do not count, names neither.
+    `seed_and_layout`: the cell's seed and its gang. Intervals of saving do not count, names neither.
     """
-    seed, ranks = seed_and_ranks
+    seed, layout = seed_and_layout
     facts: dict[str, Any] = {
         "base.digest": base.digest,
         "base.dtype": base.dtype,
         "base.attn_implementation": base.attn_implementation,
         "tokens.digest": tokens.digest,
         "seed": seed,
-        "ranks": ranks,
+        "ranks": layout.ranks,
+        "nodes": layout.nodes,
+        "engine": layout.engine,
+        "deepspeed": layout.deepspeed,
+        "device": layout.device,
     }
     facts |= {f"method.{name}": value for name, value in method.items() if name != "name"}
     epochs = {"num_train_epochs"} if training.max_steps else set()  # the steps decide

@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.artifacts.values import Artifact
 from tasks.foundation.values import Value
+from tasks.launch.layout import Layout
 from tasks.methods import Conditions, Method, parse_method
 from tasks.models.values import BaseModel
 from tasks.training.identity import cell_facts, fingerprint
@@ -20,7 +21,7 @@ class CellSpec(Value):
     method: dict[str, Any]
     """The method's settings as they were written, with `kind`."""
     seed: int
-    ranks: int = 1
+    layout: Layout = Layout()
 
 
 def plan_cell(
@@ -35,7 +36,7 @@ def plan_cell(
     method.check(base.facts, conditions)
     resolved = training.model_copy(update={"max_steps": method.max_steps or training.max_steps})
     settings = resolve_method(method, base, resolved)
-    facts = cell_facts(base, tokens, settings, resolved, (spec.seed, spec.ranks))
+    facts = cell_facts(base, tokens, settings, resolved, (spec.seed, spec.layout))
     return Cell(
         label=spec.label,
         method=settings,
@@ -43,7 +44,7 @@ def plan_cell(
         base=base,
         tokens=tokens,
         training=resolved,
-        ranks=spec.ranks,
+        layout=spec.layout,
         fingerprint=fingerprint(facts),
     )
 

@@ -54,7 +54,7 @@ class Watch:
 
 def request_for(cell: Cell, work: Path, output: Path) -> TrainRequest:
     """The worker's request; its identity holds the facts that made the cell's fingerprint."""
-    facts = cell_facts(cell.base, cell.tokens, cell.method, cell.training, (cell.seed, cell.ranks))
+    facts = cell_facts(cell.base, cell.tokens, cell.method, cell.training, (cell.seed, cell.layout))
     return TrainRequest(cell=cell, work=work.absolute(), output=output.absolute(), identity=facts)
 
 
@@ -82,7 +82,8 @@ def _job(request: TrainRequest, path: Path, devices: Devices) -> GangJob:
     return GangJob(
         module="tasks.training.worker",
         request=path.absolute(),
-        ranks=request.cell.ranks,
+        layout=request.cell.layout,
+        name=f"tuneline {request.cell.label}",
         log=request.work / "log.txt",
         devices=devices,
         threads_per_rank=request.cell.training.threads_per_rank,

@@ -44,6 +44,8 @@ class TrainingSettings(Settings):
     """Steps between logged losses; must divide `save_steps`, so that a resumed series equals an uninterrupted one."""
     eval_steps: int | None = Field(default=None, gt=0)
     """Steps between evaluations during training; when absent, only at the end."""
+    auto_micro_batch: bool = False
+    """Out of memory: try again with half the micro-batch and twice the micro-steps, so the global batch stays."""
     save_steps: int = Field(default=100, gt=0)
     """Steps between checkpoints."""
     save_total_limit: int = Field(default=2, gt=0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.artifacts.values import Artifact
 from tasks.foundation.values import Value
+from tasks.launch.layout import Layout
 from tasks.methods import Candidate, parse_method
 from tasks.models.values import BaseModel
 from tasks.training.settings import TrainingSettings
@@ -24,7 +25,7 @@ class Cell(Value):
     tokens: Artifact
     training: TrainingSettings
     """Resolved: the method's own steps are already in `max_steps`."""
-    ranks: int = 1
+    layout: Layout = Layout()
     fingerprint: str
     """sha256 of everything that decides the trained bytes: the key of the `train` artifact."""
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import SerializeAsAny
+
 from tasks.foundation.values import Value
 from tasks.launch.children import children
 from tasks.launch.gangs import gangs
-from tasks.launch.settings import DistributedSettings
+from tasks.launch.launchers import Launcher
 from tasks.launch.slots import Slots, accelerators, sharing, slots_for
 from tasks.tracking import Run, RunRef, create_run, owned_here
 from tasks.tracking.settings import TrackingSettings
@@ -38,7 +40,7 @@ class Opening(Value):
     flow: str
     """The flow's name, for the run's tags."""
     tracking: TrackingSettings
-    distributed: DistributedSettings
+    distributed: SerializeAsAny[Launcher]
 
 
 class Session:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tasks.launch.children import Children
-from tasks.launch.local import LocalLauncher
+from tasks.launch.launchers.local import LocalLauncher
 from tests.launch.functions import say_and_sleep
 from tests.launch.worlds import job_in
 

@@ -12,7 +12,7 @@ from tasks.launch.environment import rank_environment
 
 def job(devices: tuple[str, ...] = (), threads: int | None = None) -> GangJob:
     path = Path("x")
-    return GangJob(module="m", request=path, ranks=1, log=path, devices=devices, threads_per_rank=threads)
+    return GangJob(module="m", request=path, log=path, devices=devices, threads_per_rank=threads)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from tasks.foundation.errors import CancelledRunError, DataError
 from tasks.launch.gangs import GRACE_SECONDS, Gangs, current_gangs, gangs
-from tasks.launch.local import LocalGang, LocalLauncher
+from tasks.launch.launchers.local import LocalGang, LocalLauncher
 from tests.launch.worlds import alive, job_in, pids_of
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tasks.foundation.errors import ResourceError
 from tasks.launch.gangs import Gangs
-from tasks.launch.local import LocalGang, LocalLauncher
+from tasks.launch.launchers.local import LocalGang, LocalLauncher
 from tests.launch.worlds import alive, job_in, killed_after, pids_of, said, wait_until
 
 

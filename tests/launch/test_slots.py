@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.foundation.errors import CancelledRunError, ResourceError
-from tasks.launch import DistributedSettings
+from tasks.launch.launchers.local import LocalLauncher
 from tasks.launch.slots import Devices, Slots, accelerators, current_slots, held_devices, sharing, slots_for
 
 FOUR = ("0", "1", "2", "3")
@@ -47,14 +47,14 @@ def groups_of(slots: Slots) -> list[Devices]:
 def test_slots_are_disjoint_groups_of_accelerators_or_places_on_a_cpu(
     devices: Devices, cores: int, ranks: int, parallel: int | None, expected: list[Devices]
 ) -> None:
-    settings = DistributedSettings(ranks_per_node=ranks, parallel_cells=parallel)
+    settings = LocalLauncher(ranks_per_node=ranks, parallel_cells=parallel)
 
     assert groups_of(slots_for(settings, devices, cores)) == expected
 
 
 def test_more_ranks_than_accelerators_is_an_error_that_says_how_many_there_are() -> None:
     with pytest.raises(ResourceError, match=r"distributed.ranks_per_node: 5 ranks .* 4 accelerators .* at most 4"):
-        slots_for(DistributedSettings(ranks_per_node=5), FOUR, 8)
+        slots_for(LocalLauncher(ranks_per_node=5), FOUR, 8)
 
 
 def test_a_slot_is_never_held_twice_at_a_time() -> None:

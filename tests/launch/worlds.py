@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from tasks.launch import GangJob
+from tasks.launch import GangJob, Layout
 
 PATIENCE_SECONDS = 120.0
 """Only a limit for what never comes; nothing is expected to take so long."""
@@ -25,7 +25,11 @@ def job_in(folder: Path, ranks: int = 1, devices: tuple[str, ...] = (), **asked:
     request = folder / "request.json"
     request.write_text(json.dumps(asked))
     return GangJob(
-        module="tests.launch.gang_module", request=request, ranks=ranks, log=folder / "log.txt", devices=devices
+        module="tests.launch.gang_module",
+        request=request,
+        layout=Layout(ranks_per_node=ranks),
+        log=folder / "log.txt",
+        devices=devices,
     )
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tasks.artifacts import Artifact
 from tasks.foundation.errors import DivergenceError, IntegrityError, ModelError
+from tasks.launch import Layout
 from tasks.models.values import BaseModel
 from tasks.training import session
 from tasks.training import trainer as trainer_module
@@ -178,7 +179,7 @@ def test_two_ranks_train_like_one_and_count_the_tokens_of_both(base: BaseModel, 
         settings = settings_with(
             per_device_train_batch_size=4 // ranks, optim="sgd", max_grad_norm=0.0, max_steps=6, eval_steps=4
         )
-        cell = toy_cell(base, tokens, FULL, settings).model_copy(update={"ranks": ranks})
+        cell = toy_cell(base, tokens, FULL, settings).model_copy(update={"layout": Layout(ranks_per_node=ranks)})
         request = request_in(tmp_path / str(ranks), cell)
         results[ranks] = trained(request) if ranks == 1 else run_ranks(request)
         costs[ranks] = json.loads((request.output / "cost.json").read_text(encoding="utf-8"))
@@ -195,7 +196,7 @@ def run_ranks(request: TrainRequest) -> TrainResult:
     path = request.work / "request.json"
     path.write_text(request.model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={request.cell.ranks}", "-m", "tasks.training.worker", str(path)]
+    command += [f"--nproc-per-node={request.cell.layout.ranks}", "-m", "tasks.training.worker", str(path)]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=500, capture_output=True, text=True, check=False
     )

@@ -14,9 +14,9 @@ import pytest
 
 from tasks.artifacts import Artifact
 from tasks.foundation.errors import CancelledRunError, ConfigError, ResourceError
-from tasks.launch import DistributedSettings
 from tasks.launch.children import run_in_child
 from tasks.launch.gangs import current_gangs
+from tasks.launch.launchers.local import LocalLauncher
 from tasks.launch.slots import current_slots
 from tasks.tracking import TrackingSettings
 from tasks.tracking.memory import MemorySink
@@ -31,7 +31,7 @@ OPENING = Opening(
     name="stories",
     flow="compare-methods",
     tracking=TrackingSettings(flush_seconds=120),
-    distributed=DistributedSettings(parallel_cells=1),
+    distributed=LocalLauncher(parallel_cells=1),
 )
 
 
@@ -176,7 +176,7 @@ def test_too_many_ranks_are_refused_before_anything_is_recorded(
     sink: MemorySink, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    opening = OPENING.model_copy(update={"distributed": DistributedSettings(ranks_per_node=2)})
+    opening = OPENING.model_copy(update={"distributed": LocalLauncher(ranks_per_node=2)})
     with pytest.raises(ResourceError), session(opening, workspace):
         pytest.fail("it opened")
 

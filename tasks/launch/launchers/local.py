@@ -10,12 +10,14 @@ import sys
 import threading
 import uuid
 from contextlib import suppress
+from typing import Literal
 
 import psutil
 
 from tasks.foundation.errors import ResourceError
 from tasks.launch.environment import rank_environment
 from tasks.launch.guard import PARENT
+from tasks.launch.launchers._base import Launcher
 from tasks.launch.protocol import GangJob
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,13 @@ _LINGER_SECONDS = 2.0
 _KILL_ROUNDS = 5
 
 
-class LocalLauncher:
-    """torchrun with `--standalone`: a free port of its own, no restarts (the pipeline retries from the checkpoint)."""
+class LocalLauncher(Launcher):
+    """`local`: torchrun on this machine.
+
+    With `--standalone`: a free port of its own, and no restarts (the pipeline retries from the checkpoint).
+    """
+
+    launcher: Literal["local"] = "local"
 
     def start(self, job: GangJob) -> LocalGang:
         """Start the agent, which starts the ranks.
@@ -75,6 +82,15 @@ class LocalGang:
 
     def poll(self) -> int | None:
         return self._process.poll()
+
+    def status(self) -> str:
+        return ""
+
+    def dump_stacks(self) -> None:
+        for process in self._members():
+            if process.pid != self.pid:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGUSR1)
 
     def cancel(self, grace_seconds: float) -> None:
         """SIGTERM, once however many ask: further ones would break off the agent's own waiting for its ranks."""
