@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from benchmarks.base import Benchmark, Conditions, SkippedError, all_benchmarks
-from benchmarks.records import RESULTS, keep, machine_here, new_record
+from benchmarks.findings import counted, findings_table
+from benchmarks.records import RESULTS, Record, keep, machine_here, new_record
 from benchmarks.table import notes_of, table_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -21,6 +22,7 @@ def main(
     name: Annotated[str, typer.Argument(help="A benchmark, or `all`; without it they are listed.")] = "",
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each side.")] = 3,
     quick: Annotated[bool, typer.Option(help="Small sizes: to see that it works, not to measure.")] = False,
+    seed: Annotated[int, typer.Option(help="Of what is chosen at random.")] = 0,
 ) -> None:
     """Measure tuneline against what users would run instead."""
     console = Console()
@@ -31,8 +33,9 @@ def main(
     if name not in (*known, "all"):
         console.print(f"There is no benchmark {name!r}. Known: {', '.join(known)}, all.")
         raise typer.Exit(2)
-    for kind in known.values() if name == "all" else [known[name]]:
-        run(kind(), repeats, quick, console)
+    kinds = list(known.values()) if name == "all" else [known[name]]
+    kept = [run(kind(), (repeats, quick, seed), console) for kind in kinds]
+    raise typer.Exit(0 if all(kept) else 1)
 
 
 def show_names(console: Console, known: dict[str, type[Benchmark]]) -> None:
@@ -40,21 +43,41 @@ def show_names(console: Console, known: dict[str, type[Benchmark]]) -> None:
         console.print(f"{name:14} {kind.covers:4} {kind.question}", highlight=False)
 
 
-def run(benchmark: Benchmark, repeats: int, quick: bool, console: Console) -> None:
-    """Measure, show, keep; a benchmark that cannot run here says why and the others go on."""
-    machine = machine_here()
+def run(benchmark: Benchmark, asked: tuple[int, bool, int], console: Console) -> bool:
+    """Measure, show, keep; a benchmark that cannot run here says why and the others go on.
+
+    Args:
+        benchmark: which one.
+        asked: repeats, quick, seed.
+        console: where the tables go.
+
+    Returns:
+        Whether every promise held.
+    """
+    machine, (repeats, quick, seed) = machine_here(), asked
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        conditions = Conditions(repeats=repeats, quick=quick, scratch=Path(scratch))
+        conditions = Conditions(repeats=repeats, quick=quick, scratch=Path(scratch), seed=seed)
         try:
-            figures = benchmark.measure(conditions)
+            measured = benchmark.measure(conditions)
         except SkippedError as reason:
             console.print(f"{benchmark.name}: skipped, {reason}")
-            return
-    title = f"{benchmark.name} ({benchmark.covers}), medians of {repeats}, {machine.cores} cores, load {machine.load}"
-    console.print(table_of(title, figures))
-    for note in notes_of(figures):
+            return True
+    record = new_record(measured, conditions, machine)
+    keep(record, RESULTS / f"{benchmark.name}.json")
+    show(benchmark, record, console)
+    return not any(finding.broken for finding in record.findings)
+
+
+def show(benchmark: Benchmark, record: Record, console: Console) -> None:
+    """The tables of a record."""
+    machine, title = record.machine, f"{benchmark.name} ({benchmark.covers})"
+    here = f"{machine.cores} cores, load {machine.load}"
+    if record.findings:
+        console.print(findings_table(f"{title}, {here}: {counted(record.findings)}", record.findings))
+    if record.figures:
+        console.print(table_of(f"{title}, medians of {record.repeats}, {here}", record.figures))
+    for note in notes_of(record.figures):
         console.print(f"  {note}", highlight=False)
-    keep(new_record(figures, conditions, machine), RESULTS / f"{benchmark.name}.json")
 
 
 if __name__ == "__main__":

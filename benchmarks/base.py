@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.figures import Figure
+from benchmarks.findings import Finding
 from tasks.foundation.discovery import discover
 from tasks.foundation.values import Value
 
@@ -24,6 +25,8 @@ class Conditions(Value):
     """Smaller sizes, to see that it works: its numbers say nothing."""
     scratch: Path
     """An empty folder; it is deleted afterwards."""
+    seed: int = 0
+    """Of what is chosen at random."""
 
     def size(self, full: int, quick: int) -> int:
         """A number that depends on `quick`."""
@@ -31,7 +34,7 @@ class Conditions(Value):
 
 
 class Benchmark(ABC):
-    """Measures tuneline and its baseline in one run, taking turns."""
+    """Measures tuneline and its baseline in one run, taking turns; or says in words what became of each case."""
 
     name: ClassVar[str]
     covers: ClassVar[str]
@@ -39,7 +42,7 @@ class Benchmark(ABC):
     question: ClassVar[str]
 
     @abstractmethod
-    def measure(self, conditions: Conditions) -> tuple[Figure, ...]:
+    def measure(self, conditions: Conditions) -> tuple[Figure | Finding, ...]:
         """Run it.
 
         Raises:

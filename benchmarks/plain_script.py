@@ -4,6 +4,7 @@ transformers.Trainer + PEFT + MLflow, one process per method: train, save, merge
 register. It knows nothing of tuneline, and is neither tuned nor held back.
 
     python benchmarks/plain_script.py --method lora --model MODEL --data FOLDER --output OUT --steps 300
+    torchrun --nproc-per-node 2 benchmarks/plain_script.py …
 
 `--data` is a folder with train.csv and eval.csv, columns `prompt` and `completion`.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,9 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+FIRST = os.environ.get("RANK", "0") == "0"
+"""Of several ranks under torchrun, the one that records and writes."""
+
 METHODS = ("full", "lora", "qlora", "ia3", "prefix_tuning", "prompt_tuning")
 MERGEABLE = ("lora", "qlora", "ia3")
 
@@ -61,7 +67,8 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
         self.ends.append(time.time())
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        self.path.write_text(json.dumps(self.ends), encoding="utf-8")
+        if FIRST:
+            self.path.write_text(json.dumps(self.ends), encoding="utf-8")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -187,6 +194,8 @@ def answer(args: argparse.Namespace, model: Any, tokenizer: Any, prompts: list[s
 
 def evaluate(args: argparse.Namespace, trainer: Trainer, model: Any, tokenizer: Any, rows: Dataset) -> dict[str, float]:
     metrics = {"loss": trainer.evaluate()["eval_loss"]}
+    if not FIRST:
+        return metrics
     answers = answer(args, merge(args, model, tokenizer), tokenizer, list(rows["prompt"]))
     metrics["bleu"] = sacrebleu.corpus_bleu(answers, [list(rows["completion"])]).score
     lines = [json.dumps({"prediction": text}, ensure_ascii=False) + "\n" for text in answers]
@@ -210,12 +219,21 @@ def register(args: argparse.Namespace, tokenizer: Any) -> None:
     )
 
 
+def record(args: argparse.Namespace, tokenizer: Any, metrics: dict[str, float]) -> None:
+    mlflow.log_metrics({f"eval/{name}": value for name, value in metrics.items()})
+    mlflow.log_artifact(str(args.output / "predictions.jsonl"))
+    if args.register:
+        register(args, tokenizer)
+    print(json.dumps(metrics))
+
+
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
     set_seed(args.seed)
     mlflow.set_tracking_uri(args.tracking_uri)
-    mlflow.set_experiment("plain")
+    if FIRST:
+        mlflow.set_experiment("plain")
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = load_model(args.model, args.method)
@@ -226,15 +244,12 @@ def main(arguments: list[str] | None = None) -> None:
         rows.map(tokenize, fn_kwargs={"tokenizer": tokenizer, "max_length": args.max_seq_length})
         for rows in (train_rows, eval_rows)
     ]
-    with mlflow.start_run(run_name=args.method):
+    with mlflow.start_run(run_name=args.method) if FIRST else nullcontext():
         trainer = build_trainer(args, model, tokenizer, *tokens)
         train(args, trainer)
         metrics = evaluate(args, trainer, model, tokenizer, eval_rows)
-        mlflow.log_metrics({f"eval/{name}": value for name, value in metrics.items()})
-        mlflow.log_artifact(str(args.output / "predictions.jsonl"))
-        if args.register:
-            register(args, tokenizer)
-    print(json.dumps(metrics))
+        if FIRST:
+            record(args, tokenizer, metrics)
 
 
 if __name__ == "__main__":

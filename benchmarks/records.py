@@ -13,6 +13,7 @@ import psutil
 
 from benchmarks.base import Conditions
 from benchmarks.figures import Figure
+from benchmarks.findings import Finding
 from tasks.foundation.digests import library_versions
 from tasks.foundation.values import Value
 
@@ -41,7 +42,9 @@ class Record(Value):
     machine: Machine
     repeats: int
     quick: bool
-    figures: tuple[Figure, ...]
+    seed: int = 0
+    figures: tuple[Figure, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 def machine_here() -> Machine:
@@ -71,7 +74,7 @@ def commit_here() -> str:
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
-def new_record(figures: tuple[Figure, ...], conditions: Conditions, machine: Machine) -> Record:
+def new_record(measured: tuple[Figure | Finding, ...], conditions: Conditions, machine: Machine) -> Record:
     """`machine`: as it was before the run, whose own load would show otherwise."""
     return Record(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -79,7 +82,9 @@ def new_record(figures: tuple[Figure, ...], conditions: Conditions, machine: Mac
         machine=machine,
         repeats=conditions.repeats,
         quick=conditions.quick,
-        figures=figures,
+        seed=conditions.seed,
+        figures=tuple(one for one in measured if isinstance(one, Figure)),
+        findings=tuple(one for one in measured if isinstance(one, Finding)),
     )
 
 
@@ -95,7 +100,7 @@ def keep(record: Record, path: Path) -> None:
 def _rounded(record: Record) -> dict[str, object]:
     """Six significant digits are enough, and a figure says in the file what it came to."""
     data = record.model_dump(mode="json", exclude_defaults=True)
-    for figure, dumped in zip(record.figures, data["figures"], strict=True):
+    for figure, dumped in zip(record.figures, data.get("figures", []), strict=True):
         dumped |= {side: [float(f"{value:.6g}") for value in dumped.get(side, [])] for side in ("ours", "theirs")}
         dumped |= {"ratio": float(f"{figure.ratio:.4g}") if figure.ratio else None, "met": figure.met}
     return data

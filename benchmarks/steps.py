@@ -38,6 +38,12 @@ def step_milliseconds(ends: Sequence[float], warm_up: int = WARM_UP, window: int
     return statistics.median((end - start) / window * 1000 for start, end in itertools.pairwise(warm))
 
 
+def mean_milliseconds(ends: Sequence[float]) -> float:
+    """Time per step after the warm-up, with everything that stands between the steps."""
+    warm = ends[WARM_UP:]
+    return (warm[-1] - warm[0]) / (len(warm) - 1) * 1000
+
+
 def checkpoint_milliseconds(ends: Sequence[float], save_steps: int) -> float:
     """What a step that follows a checkpoint takes longer than others, in the median over all checkpoints."""
     lengths = [(end - start) * 1000 for start, end in itertools.pairwise(ends)]

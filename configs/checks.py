@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from configs.engines import engine_problems
 from configs.experiment import Experiment, Paths
 from configs.first_rows import first_rows
 from configs.wording import nearest, shown
 from tasks.data.settings import DataSettings
 from tasks.data.sources import Side, Source, resolve_sources
 from tasks.embedded import EMBEDDED_PREFIX
+from tasks.foundation.disk import free_bytes
 from tasks.foundation.errors import ConfigError, DataError, ResourceError, TunelineError
-from tasks.health.machine import nearest_existing, writable_check
+from tasks.health.machine import writable_check
 from tasks.health.servers import tracking_check
 from tasks.methods import Conditions, Method
 from tasks.metrics import all_metrics
@@ -31,6 +32,8 @@ _STATE_BYTES = 12
 _BESIDES_BYTES = 50 << 20
 """Room for what no cell leaves: the databases of Prefect and MLflow with their logs, journals, reports. A disk that
 fills before these are open cannot even say so."""
+_WRITTEN: Final = ("artifacts", "work", "spool", "reports")
+"""Folders below the runs folder that a run writes into; each may have been given another owner or be a mount."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -49,6 +52,7 @@ def validate(
     for side in ("train", "eval"):
         problems += _data_problems(experiment, side, rows=rows)
     _caught(problems, lambda: _check_probe(experiment.evaluation.probe))
+    problems += engine_problems(experiment.distributed, experiment.training)
     if facts is not None:
         problems += _method_problems(experiment, facts)
         _caught(problems, lambda: _check_answer_room(experiment, facts))
@@ -139,12 +143,12 @@ def _check_store(experiment: Experiment) -> None:
 
 def _check_room(experiment: Experiment, facts: BaseModelFacts | None, runs: Path) -> None:
     """Outputs can be written, and what the cells leave fits on the disk."""
-    writable = writable_check(runs)
-    if not writable.ok:
-        raise ResourceError(writable.detail, where="runs folder", fix=writable.fix)
+    for folder in (runs, *(runs / name for name in _WRITTEN)):
+        if not (writable := writable_check(folder)).ok:
+            raise ResourceError(writable.detail, where="runs folder", fix=writable.fix)
     kept = sum(_kept_bytes(method, experiment, facts) for method in experiment.methods) if facts else 0
     needed = kept + _BESIDES_BYTES
-    free = shutil.disk_usage(nearest_existing(runs)).free
+    free = free_bytes(runs)
     if needed > free:
         fix = "Free space, move the runs folder with TUNELINE_RUNS, or compare fewer methods or seeds"
         raise ResourceError(f"about {needed:,} bytes are needed and {free:,} are free", where=str(runs), fix=fix)

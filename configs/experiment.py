@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from configs.document import KeyPath
+from configs.engines import unknown_strategy
 from configs.schema import method_kinds
 from configs.wording import listed, nearest, shown
 from tasks.data.settings import DataSettings
@@ -158,6 +159,7 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _rules(self) -> Experiment:
         broken = [*_attention_rules(self), *_schedule_rules(self.training), *_registry_rules(self)]
+        broken += _strategy_rules(self.distributed)
         if broken:
             raise BrokenRulesError(broken)
         return self
@@ -206,6 +208,12 @@ def with_environment(experiment: Experiment, environment: Mapping[str, str]) -> 
     if not uri or "uri" in experiment.tracking.model_fields_set:
         return experiment
     return experiment.model_copy(update={"tracking": experiment.tracking.model_copy(update={"uri": uri})})
+
+
+def _strategy_rules(distributed: Launcher) -> Iterator[BrokenRule]:
+    """A name that means nothing; files are looked at by `configs.checks`."""
+    if (error := unknown_strategy(distributed.strategy)) is not None:
+        yield BrokenRule(path=("distributed", "strategy"), what=error.what, allowed=error.allowed, fix=error.fix)
 
 
 def _schedule_rules(training: TrainingSettings) -> Iterator[BrokenRule]:

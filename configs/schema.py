@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from configs.aliases import ADVICE, ALIASES, METHOD
 from configs.document import KeyPath
-from configs.wording import key_text, nearest
+from configs.wording import key_text, listed, nearest
+from tasks.launch import Launcher, all_launchers
 from tasks.methods import Method, all_methods
 
 _EVERYDAY_WORDS = frozenset({"name", "path", "id", "type"})
@@ -22,7 +23,7 @@ def method_kinds() -> dict[str, type[Method]]:
 
 
 def model_at(root: type[BaseModel], path: KeyPath, data: Any) -> type[BaseModel] | None:
-    """The settings that stand at a path, or None where there are none. `data` tells which method an entry is."""
+    """The settings that stand at a path, or None where there are none. `data` tells which method or launcher it is."""
     model: type[BaseModel] | None = root
     for part in path:
         data = _child(data, part)
@@ -33,6 +34,8 @@ def model_at(root: type[BaseModel], path: KeyPath, data: Any) -> type[BaseModel]
         model = (
             None if model is None or part not in model.model_fields else _model_in(model.model_fields[part].annotation)
         )
+        if model is Launcher:
+            model = _launcher_of(data)
     return model
 
 
@@ -48,6 +51,18 @@ def _method_of(entry: Any) -> type[Method]:
     return method_kinds().get(kind, Method) if isinstance(kind, str) else Method
 
 
+def _launcher_of(section: Any) -> type[Launcher]:
+    name = section.get("launcher", "local") if isinstance(section, Mapping) else None
+    return all_launchers().get(name, Launcher) if isinstance(name, str) else Launcher
+
+
+def launchers_with(key: str) -> tuple[str, ...]:
+    """The launchers that have a key, where not all of them have it."""
+    if key in Launcher.model_fields:
+        return ()
+    return tuple(name for name, launcher in all_launchers().items() if key in launcher.model_fields)
+
+
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The settings class inside `tuple[X, ...]`, `X | None` and the like."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -56,7 +71,10 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def key_paths(root: type[BaseModel], prefix: KeyPath = ()) -> Iterator[KeyPath]:
-    """Every key below a settings class, sections before their keys; methods and sources are not entered."""
+    """Every key below a settings class, sections before their keys; of launchers the keys that all of them have.
+
+    Methods and sources are not entered.
+    """
     for name, field in root.model_fields.items():
         yield (*prefix, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -75,12 +93,31 @@ def suggest_key(root: type[BaseModel], path: KeyPath, data: Any) -> str:
             return f"Use {target[-1]}"
     in_method = section is not None and issubclass(section, Method)
     if targets and word not in _EVERYDAY_WORDS and not (in_method and targets[0][0] == METHOD):
-        return _inside_a_method(targets[0][-1]) if targets[0][0] == METHOD else f"Use {'.'.join(targets[0])}"
+        return _target(*targets[0])
     if word in ADVICE:
         return ADVICE[word]
+    if section is not None and issubclass(section, Launcher) and launchers_with(str(name)):
+        return _of_a_launcher(str(name))
     if close := nearest(str(name), own):
         return f"Did you mean {close}?"
     return _in_other_section(root, str(name), tuple(parent))
+
+
+def _target(section: str, name: str) -> str:
+    if section == METHOD:
+        return _inside_a_method(name)
+    if section == "distributed" and launchers_with(name):
+        return f"Use {section}.{name}. {_of_a_launcher(name)}"
+    return f"Use {section}.{name}"
+
+
+def _keys_of_single_launchers() -> list[str]:
+    known = {key for launcher in all_launchers().values() for key in launcher.model_fields}
+    return sorted(known - set(Launcher.model_fields))
+
+
+def _of_a_launcher(name: str) -> str:
+    return f"{name} belongs to launcher: {listed(launchers_with(name))}"
 
 
 def _inside_a_method(name: str) -> str:
@@ -95,5 +132,7 @@ def _in_other_section(root: type[BaseModel], name: str, parent: KeyPath) -> str:
             by_name.setdefault(str(path[-1]), path)
     if close := nearest(name, by_name):
         return f"Did you mean {key_text(by_name[close])}?"
+    if close := nearest(name, _keys_of_single_launchers()):
+        return _of_a_launcher(close) if parent == ("distributed",) else _target("distributed", close)
     in_methods = any(name in method.model_fields for method in all_methods())
     return _inside_a_method(name) if in_methods and parent[:1] != ("methods",) else ""

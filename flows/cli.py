@@ -61,6 +61,25 @@ def init(
 
 
 @app.command()
+def manifest(
+    experiment: ExperimentFile,
+    image: Annotated[str, typer.Option(help="Container image with tuneline installed.", show_default=False)],
+    overrides: Overrides = None,
+    kind: Annotated[str, typer.Option(help="job, or jobset (needs the JobSet controller).")] = "job",
+    namespace: Annotated[str, typer.Option(help="Namespace of all objects.")] = "default",
+    cpu: Annotated[str, typer.Option(help="Cores of each pod.")] = "8",
+    memory: Annotated[str, typer.Option(help="Memory of each pod.")] = "64Gi",
+    claim: Annotated[str, typer.Option(help="PersistentVolumeClaim for the runs folder.")] = "tuneline-runs",
+    secret: Annotated[list[str] | None, typer.Option(help="Secret whose keys become variables; repeatable.")] = None,
+) -> None:
+    """Print an experiment as Kubernetes objects (YAML), for `kubectl apply -f -`."""
+    from flows.commands.manifest import manifest_text
+
+    options = {"image": image, "kind": kind, "namespace": namespace, "cpu": cpu, "memory": memory, "claim": claim}
+    sys.stdout.write(manifest_text(experiment, overrides or [], options | {"secrets": tuple(secret or ())}))
+
+
+@app.command()
 def methods(kind: Annotated[str | None, typer.Argument(help="One method, in full.")] = None) -> None:
     """List the fine-tuning methods, or explain one."""
     from flows.commands.methods import show_methods

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
-from configs.engines import read_deepspeed
+from configs.engines import deepspeed_of
 from configs.experiment import Experiment, Paths, cell_labels, with_environment
 from configs.loading import load_experiment
 from flows.secrets import refuse_secrets
@@ -76,7 +76,7 @@ def specs_of(settings: Experiment) -> tuple[CellSpec, ...]:
 
 def layout_of(settings: Experiment) -> Layout:
     """The gang of every cell."""
-    deepspeed = read_deepspeed(settings.distributed.strategy)
+    deepspeed = deepspeed_of(settings.distributed, settings.training)
     return settings.distributed.layout(deepspeed, accelerators=bool(accelerators()))
 
 

@@ -70,11 +70,11 @@ def clock(seconds: float) -> str:
 
 
 def _plain(board: Path, console: Console, stop: threading.Event) -> None:
-    seen: dict[str, tuple[str, int]] = {}
+    seen: dict[str, tuple[str, int, str]] = {}
     while True:
         ending = stop.wait(_SECONDS_BETWEEN_LOOKS)
         for state in read_board(board):
-            mark = (state.phase, state.done * _PLAIN_SHARES // state.total if state.total else 0)
+            mark = (state.phase, state.done * _PLAIN_SHARES // state.total if state.total else 0, state.detail)
             if seen.get(state.label) != mark:
                 seen[state.label] = mark
                 console.print(line(state), highlight=False, markup=False, soft_wrap=True)

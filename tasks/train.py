@@ -1,16 +1,18 @@
-"""Step 3: one cell, trained under torchrun."""
+"""Step 3: one cell, trained by the ranks that the launcher starts."""
 
 from __future__ import annotations
 
 from prefect import task
 from prefect.client.schemas import State
 
+from tasks.artifacts import Artifact
 from tasks.launch import Launcher
-from tasks.records import metric_points, record_training
+from tasks.records import Series, record_micro_batch, record_training
 from tasks.states import finished
-from tasks.tracking import Run
-from tasks.training.run import Watch, clean_up, read_trained, request_for, untrained
+from tasks.training.retry import train_fitting
+from tasks.training.run import clean_up, read_trained, request_for, untrained
 from tasks.training.run import train as run_worker
+from tasks.training.supervision import Watch
 from tasks.training.values import Cell, TrainedCell
 from tasks.workspace import Place, working
 
@@ -20,20 +22,31 @@ def train(cell: Cell, launcher: Launcher, place: Place) -> TrainedCell | State[T
     """Train from the start or from the newest good checkpoint; or adopt weights with the same fingerprint."""
     if not cell.trains:
         return untrained(cell)
+    works, series = place.workspace.work, Series(place.run)
     with working(place, "train") as reporter:
-        work = place.workspace.work / cell.fingerprint
-        watch = Watch(
-            work,
-            lambda lines: Run(place.run).log_metric_series(metric_points(lines)),
-            lambda seen: reporter.progress(seen.step, seen.total_steps, seen.loss, seen.seconds_left),
-        )
-        artifact = place.workspace.store.make(
-            "train",
-            cell.fingerprint,
-            lambda folder: run_worker(request_for(cell, work, folder), launcher, reporter.devices, watch),
-            made_by=place.run.key,
-        )
-        clean_up(work)
-        trained = read_trained(cell, artifact)
+
+        def attempt(fitting: Cell) -> Artifact:
+            work = works / fitting.fingerprint
+            watch = Watch(
+                work,
+                series.add,
+                lambda seen: reporter.progress(seen.step, seen.total_steps, seen.loss, seen.seconds_left),
+                reporter.note,
+            )
+            return place.workspace.store.make(
+                "train",
+                fitting.fingerprint,
+                lambda folder: run_worker(request_for(fitting, work, folder), launcher, reporter.devices, watch),
+                made_by=place.run.key,
+            )
+
+        def announce(fitting: Cell, reason: str) -> None:
+            record_micro_batch(fitting, reason, place.run)
+            reporter.note(f"again with half the micro-batch: {reason}")
+
+        ran, artifact = train_fitting(cell, works, attempt, announce)
+        for each in (cell, ran):
+            clean_up(works / each.fingerprint)
+        trained = read_trained(ran, artifact)
         record_training(trained, place.run)
         return finished(trained, cached=artifact.cached)

@@ -2,70 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from benchmarks.base import Benchmark, Conditions, taking_turns
-from benchmarks.figures import Figure
-from benchmarks.running import run_plain, run_tuneline
-from benchmarks.steps import WARM_UP, checkpoint_milliseconds, plain_step_ends, tuneline_step_ends
-from benchmarks.world import Work, World, base_folder, make_world
+from benchmarks.figures import Figure, Goal
+from benchmarks.running import measured_part, run_plain
+from benchmarks.steps import checkpoint_milliseconds, mean_milliseconds, plain_step_ends
+from benchmarks.world import Work, base_folder, make_world
 
-_METHOD = "lora"
+_KINDS = ("lora", "full")
 _NO_SAVING = 100_000
 _INTERVAL = 100
 """`training.save_steps` where the experiment says nothing."""
 
+_GOAL = Goal(at_most=1.05)
+
 
 class Checkpoints(Benchmark):
-    """One LoRA cell. Sealing, syncing and verifying are ours; the plain script writes the files and no more."""
+    """A LoRA and a full cell, trained by the worker with checkpoints and without, taking turns; the same of the plain
+    script, which writes its files and no more, while ours are digested, synced, verified and renamed. The last
+    checkpoint, at the end, both sides make in any case; it is not in the time per step."""
 
     name: ClassVar[str] = "checkpoints"
     covers: ClassVar[str] = "-"
     question: ClassVar[str] = "What do checkpoints at the default interval cost?"
 
     def measure(self, conditions: Conditions) -> tuple[Figure, ...]:
-        steps = conditions.size(3 * _INTERVAL, _INTERVAL) + 10
-        work = Work(steps=steps, train_rows=conditions.size(2400, 900), eval_rows=4, max_new_tokens=4, threads=1)
+        steps = conditions.size(4 * _INTERVAL, _INTERVAL) + 10
+        work = Work(steps=steps, train_rows=conditions.size(3400, 900), eval_rows=4, max_new_tokens=4, threads=1)
         base = base_folder(conditions.scratch)
-        stalls: dict[str, list[float]] = {"tuneline": [], "plain": []}
+        world = make_world(conditions.scratch / "ours", base, work)
+        rounds = str(conditions.repeats)
+        ours = measured_part("train_cells", world.folder, str(world.folder), str(base), str(steps), rounds)["cells"]
+        stalls: dict[str, list[float]] = {kind: [] for kind in _KINDS}
 
-        def side(name: str, save_steps: int, round_: int) -> float:
-            folder = conditions.scratch / f"{name}-{save_steps}-{round_}"
+        def plain(kind: str, save_steps: int, round_: int) -> float:
+            folder = conditions.scratch / f"plain-{kind}-{save_steps}-{round_}"
             world = make_world(folder, base, work.model_copy(update={"save_steps": save_steps}))
-            ends = _ours(world) if name == "tuneline" else _theirs(world)
+            run_plain(world, kind, {"report-to": "none"})
+            ends = plain_step_ends(world, kind)
             if save_steps == _INTERVAL:
-                stalls[name].append(checkpoint_milliseconds(ends, _INTERVAL))
+                stalls[kind].append(checkpoint_milliseconds(ends, _INTERVAL))
             return mean_milliseconds(ends)
 
-        sides = {
-            "with": partial(side, "tuneline", _INTERVAL),
-            "without": partial(side, "tuneline", _NO_SAVING),
-            "plain": partial(side, "plain", _INTERVAL),
-        }
-        found = taking_turns(conditions.repeats, sides)
-        stall = {name: tuple(values) for name, values in stalls.items()}
-        return (
-            _figure("step, on average", found["with"], found["without"], "the same without checkpoints"),
-            _figure("one checkpoint", stall["tuneline"], stall["plain"], "a checkpoint of the plain script"),
-        )
+        sides = {f"{kind} {at}": partial(plain, kind, at) for kind in _KINDS for at in (_INTERVAL, _NO_SAVING)}
+        theirs = taking_turns(conditions.repeats, sides)
+        return tuple(figure for kind in _KINDS for figure in _figures(kind, ours, theirs, tuple(stalls[kind])))
 
 
-def mean_milliseconds(ends: list[float]) -> float:
-    """Time per step after the warm-up, with everything that stands between the steps."""
-    warm = ends[WARM_UP:]
-    return (warm[-1] - warm[0]) / (len(warm) - 1) * 1000
-
-
-def _ours(world: World) -> list[float]:
-    run_tuneline(world, "run", world.experiment([_METHOD], parallel_cells=1).name)
-    return tuneline_step_ends(world)
-
-
-def _theirs(world: World) -> list[float]:
-    run_plain(world, _METHOD, {"report-to": "none"})
-    return plain_step_ends(world, _METHOD)
-
-
-def _figure(name: str, ours: tuple[float, ...], theirs: tuple[float, ...], against: str) -> Figure:
-    return Figure(name=name, unit="ms", ours=ours, theirs=theirs, against=against)
+def _figures(
+    kind: str, cells: Sequence[dict[str, Any]], plain: dict[str, tuple[float, ...]], stalls: tuple[float, ...]
+) -> tuple[Figure, ...]:
+    cells = [cell for cell in cells if cell["kind"] == kind]
+    ours = {saves: tuple(cell["step_ms"] for cell in cells if cell["saves"] is saves) for saves in (True, False)}
+    made = [one for cell in cells if cell["saves"] for one in cell["checkpoints"]]
+    theirs = {saves: plain[f"{kind} {at}"] for saves, at in ((True, _INTERVAL), (False, _NO_SAVING))}
+    alone = "the same training without checkpoints"
+    size = f"{made[0]['bytes'] / 2**20:.1f} MiB, {made[0]['fsyncs']:.0f} fsyncs each"
+    return (
+        Figure(name=f"{kind}, step", unit="ms", ours=ours[True], theirs=ours[False], against=alone, goal=_GOAL),
+        Figure(name=f"{kind}, step of the script", unit="ms", ours=theirs[True], theirs=theirs[False], against=alone),
+        Figure(
+            name=f"{kind}, one checkpoint",
+            unit="ms",
+            ours=tuple(one["ms"] for one in made),
+            theirs=stalls,
+            against="what the script's next step takes longer after a checkpoint of its own",
+            note=f"{kind}: {size}",
+        ),
+        Figure(name=f"{kind}, of that waiting for the disk", unit="ms", ours=tuple(one["fsync_ms"] for one in made)),
+    )

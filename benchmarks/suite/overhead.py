@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.base import Benchmark, Conditions, taking_turns
 from benchmarks.figures import Figure, Goal
-from benchmarks.running import environment, run_plain, run_tuneline
+from benchmarks.running import run_plain, run_tuneline
+from benchmarks.servers import prefect_server
 from benchmarks.world import Work, base_folder, make_world
 
 _WORK = Work(steps=2, train_rows=100, eval_rows=4, max_new_tokens=2)
 """Well below a second of training and evaluation on either side: the wall time is the overhead."""
-
-_START_SECONDS = 120
 
 
 class Overhead(Benchmark):
@@ -62,30 +52,3 @@ def _figure(name: str, ours: tuple[float, ...], limit: float, theirs: tuple[floa
     against = "the plain script, from its start to its end"
     goal = Goal(at_most=limit, of_value=True)
     return Figure(name=name, unit="s", ours=ours, theirs=theirs, against=against, goal=goal)
-
-
-@contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
-    """A Prefect server as somebody else runs it; the address of its API."""
-    home.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    env = environment(home) | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        _wait(f"http://127.0.0.1:{port}/api/health")
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own server
-            return
-        time.sleep(0.3)
-    raise TimeoutError(f"the Prefect server did not start within {_START_SECONDS} s (pid {os.getpid()})")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tasks.foundation.digests import canonical_json, digest_file, digest_value
 from tasks.foundation.errors import IntegrityError
+from tasks.foundation.faults import reach
 from tasks.foundation.values import Value
 
 MANIFEST = "manifest.json"
@@ -50,12 +51,15 @@ def describe(folder: Path, *, kind: str, key: str) -> Manifest:
 
 def seal(folder: Path, *, kind: str, key: str) -> Manifest:
     """Make every byte of the folder durable, then write its manifest last."""
+    noun = "checkpoint" if kind == "checkpoint" else "artifact"  # the fault points of both lie here
     manifest = describe(folder, kind=kind, key=key)
     for entry in manifest.files:
+        reach(f"{noun}.file")
         sync(folder / entry.path)
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
             sync(path)
+    reach(f"{noun}.manifest")
     write_durably(folder / MANIFEST, canonical_json(manifest))
     return manifest
 

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from tasks.artifacts.manifest import Manifest, seal, sync, verify, write_durably
 from tasks.artifacts.values import Artifact
 from tasks.foundation.errors import IntegrityError, shortage
+from tasks.foundation.faults import reach
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +91,14 @@ class ArtifactStore:
             half.unlink()
         try:
             staging.mkdir()
+            reach("artifact.build")
             build(staging)
             manifest = seal(staging, kind=step, key=key)
             write_durably(self._origin(step, key), made_by)
+            reach("artifact.rename")
             staging.replace(self.folder(step, key))
             sync(self.root / step)
+            reach("artifact.done")
         except Exception as error:
             if (cause := shortage(error)) is not None:
                 raise cause from error

@@ -23,13 +23,14 @@ _FACTS = (
     "tokens_per_second",
     "weights_bytes",
     "merge",
+    "note",
     "run_id",
 )
 _WIDEST_LABEL = 28
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """A document with one table (best first, the winner in bold), the winner's line, and why cells failed."""
+    """A document with one table (best first, the winner in bold), the winner's line, and notes on single cells."""
     columns = columns_of(comparison)
     head = ["cell", "status", *(column.title for column in columns)]
     lines = [
@@ -43,9 +44,10 @@ def to_markdown(comparison: Comparison) -> str:
     for place, row in enumerate(comparison.rows):
         label = f"**{markdown_cell(row.label)}**" if row.label == comparison.winner else markdown_cell(row.label)
         lines.append(_line([label, row.status, *(markdown_cell(column.cells[place]) for column in columns)]))
-    failed = [f"- {markdown_cell(row.label)} failed: {markdown_cell(row.reason)}" for row in _failed(comparison)]
+    notes = [f"- {markdown_cell(row.label)}: {markdown_cell(row.note)}" for row in comparison.rows if row.note]
+    notes += [f"- {markdown_cell(row.label)} failed: {markdown_cell(row.reason)}" for row in _failed(comparison)]
     legend = "↑ more is better, ↓ less is better, Δ difference to the untuned base."
-    return "\n".join([*lines, "", *failed, *([""] if failed else []), legend, ""])
+    return "\n".join([*lines, "", *notes, *([""] if notes else []), legend, ""])
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -110,6 +112,9 @@ class RichComparison:
         if cached:
             who = "all cells" if len(cached) == len(self.comparison.rows) else ", ".join(cached)
             yield Text(f"cached, verified and not run again: {who}", style="dim")
+        for row in self.comparison.rows:
+            if row.note:
+                yield Text(f"{row.label}: {_one_line(row.note)}", style="yellow")
         for row in _failed(self.comparison):
             yield Text(f"{row.label} failed: {_one_line(row.reason)}", style="red")
 

@@ -28,6 +28,8 @@ class ComparisonRow(Value):
     status: Literal["done", "cached", "failed"]
     reason: str = ""
     """One line, when it failed."""
+    note: str = ""
+    """One line, where something else ran than was asked for."""
     metrics: dict[str, float] = Field(default_factory=dict)
     delta: dict[str, float] = Field(default_factory=dict)
     """Metric -> difference to the untuned base."""

@@ -16,6 +16,7 @@ from tasks.data.values import DataReport, EvalRow, PreparedData, Row
 from tasks.embedded import embedded_key
 from tasks.foundation.digests import code_digest, digest_file, digest_value, library_versions
 from tasks.foundation.errors import DataError
+from tasks.foundation.faults import reach
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,11 @@ def prepare(settings: DataSettings, folder: Path, quarantine: Path | None = None
     check_bad_rows(bad, sum(part.read for part in read), settings.max_bad_fraction, quarantine)
     selected = _select(train, evaluation, settings)
     report = make_report(read, selected)
+    reach("prepare.write")
     write_rows(folder / "train.jsonl", selected.train)
+    reach("prepare.write")
     write_rows(folder / "eval.jsonl", selected.eval)
+    reach("prepare.write")
     write_report(folder, report, bad)
     log.info("%d training rows, %d evaluation rows, %d bad", report.train_rows, report.eval_rows, report.bad_rows)
     return report

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow
 
 from tasks.foundation.digests import digest_value
+from tasks.foundation.faults import reach
 
 _ROWS_PER_BATCH = 1000
 
@@ -45,6 +46,7 @@ def write_sequences(path: Path, sequences: Iterable[Sequence], *, positions: boo
     rest = iter(sequences)
     with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
         while batch := list(islice(rest, _ROWS_PER_BATCH)):
+            reach("tokenize.write")
             values = [[getattr(sequence, name) for sequence in batch] for name, _ in columns]
             values.append([len(sequence.input_ids) for sequence in batch])
             arrays = [pyarrow.array(column, type=field.type) for column, field in zip(values, schema, strict=True)]

@@ -21,6 +21,7 @@ from tasks.data.templates import MASKED, Renderer
 from tasks.data.values import PreparedData, Row, TokenizedData, TokenReport
 from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
 from tasks.foundation.errors import DataError, ModelError
+from tasks.foundation.faults import reach
 from tasks.models.values import BaseModel, BaseModelFacts
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ def tokenize(prepared: PreparedData, base: BaseModel, settings: DataSettings, fo
 def _side(rows: Sequence[Row], renderer: Renderer, settings: DataSettings) -> _Side:
     side = _Side([], Counter())
     for batch in _batches(rows):
+        reach("tokenize.batch")
         for row, encoded in zip(batch, renderer.encode(batch), strict=True):
             fitting, fate = fit(encoded, settings, row.source)
             side.fates[fate] += 1

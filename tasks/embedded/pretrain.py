@@ -20,6 +20,7 @@ from tasks.embedded.corpus import documents
 from tasks.embedded.packing import MASKED, Rows, pack, repeat
 from tasks.embedded.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
 from tasks.embedded.wiring import new_model
+from tasks.foundation.faults import reach
 
 Report = Callable[[int, int, float], None]
 """Called after each step with step, total steps and loss."""
@@ -103,6 +104,7 @@ def _schedule(step: int, steps: int) -> float:
 
 def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, rows: Rows) -> float:
     """One step; logits are computed only where there is a label, which is half of the text."""
+    reach("embed.step")
     hidden = model.model(input_ids=rows.tokens, use_cache=False).last_hidden_state[:, :-1]
     targets = rows.labels[:, 1:]
     learnt = targets != MASKED

@@ -14,6 +14,7 @@ from tasks.evaluation.probe import probe_windows, read_probe
 from tasks.evaluation.reading import Suite
 from tasks.evaluation.suite import TokenRow
 from tasks.evaluation.values import EvaluationJob
+from tasks.foundation.faults import reach
 from tasks.metrics import Needs
 
 Report = Callable[[int, int], None]
@@ -53,6 +54,7 @@ class _Progress:
         report(0, total)
 
     def advance(self, units: int) -> None:
+        reach("evaluate.batch")
         self._done += units
         self._report(self._done, self._total)
 

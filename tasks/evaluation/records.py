@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.artifacts import Artifact
 from tasks.evaluation.values import EvaluatedCell, EvaluationCost, Prediction, Sample, Scores
 from tasks.foundation.digests import canonical_json
+from tasks.foundation.faults import reach
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.jsonl"
@@ -16,7 +17,9 @@ COST = "cost.json"
 
 def write_records(folder: Path, scores: Scores, predictions: Iterable[Prediction]) -> None:
     """Fill the folder; equal values give equal bytes."""
+    reach("evaluate.write")
     (folder / SCORES).write_text(canonical_json(scores) + "\n", encoding="utf-8", newline="\n")
+    reach("evaluate.write")
     with (folder / PREDICTIONS).open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(canonical_json(prediction) + "\n" for prediction in predictions)
 

@@ -6,6 +6,7 @@ The codes are a public contract: schedulers and scripts branch on them.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import ClassVar
 
 from tasks.foundation.values import Value
@@ -13,6 +14,23 @@ from tasks.foundation.values import Value
 _GO_ON = "Run it again to go on from the last checkpoint"
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No space, no quota, or a limit on the size of files."""
+_DISK_FULL_TEXTS = (
+    "No space left on device",
+    *(f"(os error {number})" for number in sorted(_DISK_FULL)),
+    "PytorchStreamWriter failed writing file",
+    "unexpected pos",
+)
+"""What libraries say of it that do not raise OSError: C, Rust, and torch.save, which leaves out the reason."""
+_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "memory allocation of",
+    "alloc_failed",
+    "bad_alloc",
+    "failed to cuda calloc",
+)
+"""What torch (CPU, CUDA, HIP, MPS), cuBLAS, cuDNN, bitsandbytes, NCCL, Rust and C++ say, in lower case."""
 
 
 class TunelineError(Exception):
@@ -75,6 +93,10 @@ class ResourceError(TunelineError):
     """Memory, disk or an accelerator is missing."""
 
     exit_code = 20
+
+
+class BatchTooLargeError(ResourceError):
+    """Memory ran out while a training batch was on it: a smaller micro-batch needs less."""
 
 
 class DependencyError(TunelineError):
@@ -159,8 +181,9 @@ class ErrorRecord(Value):
         )
 
     def error(self) -> TunelineError:
-        """The exception that this record describes, ready to be raised; its class is the one of the exit code."""
-        cause = _causes().get(self.exit_code, TunelineError)
+        """The exception that this record describes, ready to be raised: of its own class, or of its exit code's."""
+        causes = _causes()
+        cause = causes.get(self.cause) or causes.get(self.exit_code, TunelineError)
         return cause(self.what, where=self.where, allowed=self.allowed, fix=self.fix)
 
 
@@ -172,25 +195,57 @@ def interruption(error: BaseException) -> TunelineError | None:
 
 
 def shortage(error: BaseException) -> ResourceError | None:
-    """The cause of what Python, the system or a library raises when disk or memory run out; None for anything else."""
-    if isinstance(error, TunelineError):
-        return None
-    number = error.errno if isinstance(error, OSError) else None
-    text = str(error)
-    if number in _DISK_FULL or "No space left on device" in text:
-        where = str(getattr(error, "filename", None) or "")
-        return ResourceError("the disk is full", where=where, fix="Free some space and run it again")
-    exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if exhausted or number == errno.ENOMEM or "can't allocate memory" in text:
-        first_line = text.partition("\n")[0] or type(error).__name__
-        return ResourceError(f"out of memory: {first_line}", fix="Lower the batch size or distributed.parallel_cells")
+    """The cause of what Python, the system or a library raises when disk or memory run out; None for anything else.
+
+    What an error was raised from, or while another one was handled, counts as well: a library that cannot finish its
+    file complains of that, not of the disk.
+    """
+    for seen in _foreign(error):
+        if (cause := _full_disk(seen) or _exhausted_memory(seen)) is not None:
+            return cause
     return None
 
 
-def _causes() -> dict[int, type[TunelineError]]:
-    """Exit code -> cause; a subclass that some noun adds shares the code of the cause that it refines."""
-    here = (cause for cause in TunelineError.__subclasses__() if cause.__module__ == __name__)
-    return {cause.exit_code: cause for cause in here}
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the memory of a device or of the machine, whichever library noticed; False for a full disk."""
+    return any(_exhausted_memory(seen) is not None for seen in _foreign(error))
+
+
+def _foreign(error: BaseException) -> Iterator[BaseException]:
+    """The error and those that led to it, up to one that tuneline raised itself."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and not isinstance(current, TunelineError):
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _full_disk(error: BaseException) -> ResourceError | None:
+    number = error.errno if isinstance(error, OSError) else None
+    if number not in _DISK_FULL and not any(mark in str(error) for mark in _DISK_FULL_TEXTS):
+        return None
+    where = str(getattr(error, "filename", None) or "")
+    return ResourceError("the disk is full", where=where, fix="Free some space and run it again")
+
+
+def _exhausted_memory(error: BaseException) -> ResourceError | None:
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    exhausted = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    told = not isinstance(error, OSError) and any(mark in text.lower() for mark in _MEMORY_TEXTS)
+    if not (exhausted or told or number == errno.ENOMEM):
+        return None
+    first_line = text.partition("\n")[0] or type(error).__name__
+    return ResourceError(f"out of memory: {first_line}", fix="Lower the batch size or distributed.parallel_cells")
+
+
+def _causes() -> dict[int | str, type[TunelineError]]:
+    """Exit code -> cause, and name -> cause; a class that some noun adds shares the code of the one it refines."""
+    here = [cause for cause in TunelineError.__subclasses__() if cause.__module__ == __name__]
+    refined = [cause for kind in here for cause in kind.__subclasses__() if cause.__module__ == __name__]
+    named: dict[int | str, type[TunelineError]] = {cause.__name__: cause for cause in (*here, *refined)}
+    return named | {cause.exit_code: cause for cause in here}
 
 
 def _printable(text: str) -> str:

@@ -1,30 +1,42 @@
 """Fault points: places where a test lets a process die, hang or run out of something. Nothing happens without one.
 
 `TUNELINE_FAULT=<site>:<n>:<action>[:<rank>]` lets the n-th passage (from 1) of a site in each process act, on one rank
-only where a rank is given. Actions: `kill` (SIGKILL), `term` (SIGTERM to itself), `enospc`, `error`, `hang`, `oom` and
-`nan` (the site asks for the last one itself, see `poisoned`).
+only where a rank is given. `TUNELINE_FAULT_ONCE=<file>` lets it act once for all processes and restarts together: the
+first one to act makes the file, and nobody acts where it is.
+
+Actions: `kill` (SIGKILL), `term` (SIGTERM to itself), `enospc`, `error`, `hang`, `oom` and `nan` (the site asks for
+the last one itself, see `poisoned`).
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import cache
+from pathlib import Path
+
+from tasks.foundation.errors import ConfigError
 
 VARIABLE = "TUNELINE_FAULT"
+ONCE = "TUNELINE_FAULT_ONCE"
 
 SITES = (
-    "prepare.write",
-    "tokenize.write",
+    "track.journal",
+    "track.send",
+    "track.commit",
     "artifact.build",
     "artifact.file",
     "artifact.manifest",
     "artifact.rename",
     "artifact.done",
+    "embed.step",
+    "prepare.write",
+    "tokenize.batch",
+    "tokenize.write",
     "launch.start",
     "launch.started",
     "train.load",
@@ -47,23 +59,16 @@ SITES = (
     "train.result",
     "merge.shard",
     "merge.prove",
-    "evaluate.sample",
+    "evaluate.batch",
     "evaluate.write",
     "register.package",
     "register.upload",
     "register.version",
     "register.alias",
-    "track.journal",
-    "track.send",
+    "register.done",
 )
-"""Every name that `reach` is called with, in the order of a run; a test holds the two against each other."""
-
-
-class _Plan(NamedTuple):
-    site: str
-    passage: int
-    action: str
-    rank: str | None
+"""Every name that `reach` is called with, in the order of a run; a test holds the two against each other. A site is
+passed just before what its name says, one in the past tense (and `….done`) just after it."""
 
 
 def _kill() -> None:
@@ -98,37 +103,76 @@ ACTIONS: dict[str, Callable[[], None]] = {
     "error": _fail,
     "hang": _hang,
     "oom": _out_of_memory,
-    "nan": lambda: None,
 }
+_POISON = "nan"
 
-_passages: Counter[str] = Counter()
+
+class _Fault:
+    """What one value of the variable asks for."""
+
+    def __init__(self, text: str) -> None:
+        self.site, passage, self.action, self._rank = [*text.split(":"), "", "", "", ""][:4]
+        if not (self.site in SITES and passage.isdecimal() and self.action in {*ACTIONS, _POISON}):
+            raise ConfigError(
+                f"{text} is no fault",
+                where=VARIABLE,
+                allowed=f"<site>:<n>:<action>[:<rank>] with the sites {', '.join(SITES)} and the actions "
+                f"{', '.join([*ACTIONS, _POISON])}",
+                fix="Unset it: it is for tests",
+            )
+        self._passage = int(passage)
+        self._passages = itertools.count(1)
+
+    def is_due(self) -> bool:
+        """Count a passage; True when it is the one to act at."""
+        if self._rank and os.environ.get("RANK", "0") != self._rank:
+            return False
+        return next(self._passages) == self._passage and self._is_first()
+
+    def _is_first(self) -> bool:
+        marker = os.environ.get(ONCE)
+        if not marker:
+            return True
+        try:
+            with Path(marker).open("x", encoding="utf-8") as file:
+                file.write(f"{self.site} {self.action} pid {os.getpid()}\n")
+        except FileExistsError:
+            return False
+        return True
+
+
+_is_set = bool(os.environ.get(VARIABLE))
+"""Decided once per process: looking into the environment takes 20 times as long as the rest of a passage."""
+
+
+def arm() -> None:
+    """Read the environment again: for a forked child that has just been given another one, and to be told of a mistake.
+
+    Raises:
+        ConfigError: TUNELINE_FAULT names no fault.
+    """
+    global _is_set
+    _asked.cache_clear()
+    _is_set = bool(os.environ.get(VARIABLE))
+    if _is_set:
+        _asked()
 
 
 def reach(site: str) -> None:
-    """Pass a site. Costs a look into the environment's copy when no fault is asked for."""
-    plan = _plan()
-    if plan is not None and plan.site == site and _is_due(plan):
-        ACTIONS[plan.action]()
+    """Pass a site.
+
+    Raises:
+        ConfigError: TUNELINE_FAULT names no fault.
+    """
+    if _is_set and (fault := _asked()).site == site and fault.action != _POISON and fault.is_due():
+        ACTIONS[fault.action]()
 
 
 def poisoned(site: str) -> bool:
     """True where a test wants a value that is not finite here: the n-th passage of a site with the action `nan`."""
-    plan = _plan()
-    return plan is not None and plan.site == site and plan.action == "nan" and _is_due(plan)
+    return _is_set and (fault := _asked()).site == site and fault.action == _POISON and fault.is_due()
 
 
-def _plan() -> _Plan | None:
-    text = os.environ.get(VARIABLE)
-    if not text:
-        return None
-    site, passage, action, rank = [*text.split(":"), None][:4]
-    if site not in SITES or action not in ACTIONS:
-        raise ValueError(f"{VARIABLE}={text}: <site>:<n>:<action>[:<rank>], sites {SITES}, actions {tuple(ACTIONS)}")
-    return _Plan(str(site), int(str(passage)), str(action), rank)
-
-
-def _is_due(plan: _Plan) -> bool:
-    if plan.rank is not None and os.environ.get("RANK", "0") != plan.rank:
-        return False
-    _passages[plan.site] += 1
-    return _passages[plan.site] == plan.passage
+@cache
+def _asked() -> _Fault:
+    return _Fault(os.environ[VARIABLE])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
+from tasks.foundation.disk import free_bytes, nearest_existing, write_refusal
 from tasks.health.check import Check, judged
 
 Run = Callable[[Sequence[str]], str]
@@ -57,29 +56,14 @@ def memory_check(available: int | None = None) -> Check:
 
 def disk_check(folder: Path, free: int | None = None) -> Check:
     """Room for artifacts and checkpoints on the file system of the runs folder."""
-    place = nearest_existing(folder)
-    room = shutil.disk_usage(place).free if free is None else free
+    room = free_bytes(folder) if free is None else free
     fix = "Free disk space (2 GiB at least), or move the runs folder with TUNELINE_RUNS"
     return judged("disk", room >= _LEAST_DISK_BYTES, f"{room / _GIB:.1f} GiB free for {folder}", fix)
 
 
 def writable_check(folder: Path) -> Check:
     """A file can be made, synced and removed where the runs folder is, or will be. Nothing is left behind."""
-    place = nearest_existing(folder)
-    try:
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b"tuneline")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        fix = f"Give write permission for {place}, or move the runs folder with TUNELINE_RUNS"
-        return Check(name="runs folder", ok=False, detail=f"{folder}: {error.strerror or error}", fix=fix)
+    if refusal := write_refusal(folder):
+        fix = f"Give write permission for {nearest_existing(folder)}, or move the runs folder with TUNELINE_RUNS"
+        return Check(name="runs folder", ok=False, detail=f"{folder}: {refusal}", fix=fix)
     return Check(name="runs folder", ok=True, detail=f"{folder} is writable")
-
-
-def nearest_existing(folder: Path) -> Path:
-    """The folder itself, or the closest parent that is there: where it will be made."""
-    path = folder.absolute()
-    while not path.exists():
-        path = path.parent
-    return path

@@ -6,8 +6,9 @@ import socket
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from tasks.foundation.disk import nearest_existing
 from tasks.health.check import Check, judged
-from tasks.health.machine import nearest_existing, writable_check
+from tasks.health.machine import writable_check
 
 _SECONDS = 2.0
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -17,10 +18,14 @@ from typing import Any
 
 import psutil
 
-from tasks.foundation.errors import CancelledRunError, ErrorRecord, RankError, ResourceError, TunelineError
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, HangError, RankError, ResourceError, TunelineError
 from tasks.launch.environment import QUIET
 from tasks.launch.guard import end_with_parent
+from tasks.launch.launchers import StallSettings
+from tasks.launch.logs import cap
 from tasks.launch.slots import Devices
+from tasks.launch.starting import start_process
+from tasks.launch.vigil import PATIENCE, Vigil
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +34,10 @@ OnProgress = Callable[[int, int, float | None], None]
 
 _END_SECONDS = 5.0
 """How long an idle child may take to end by itself."""
+_LOOK_SECONDS = 0.5
+"""How often a silent child is looked at."""
+_DUMP_SECONDS = 1.0
+"""How long a hung child gets to write its stacks."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +66,43 @@ class _Progress:
 class Child:
     """The parent's end of a child. One thread calls it at a time; any thread may kill it."""
 
-    def __init__(self, log_file: Path, devices: Devices) -> None:
-        """`log_file` gets whatever the child prints, appended; `devices`: the accelerators it sees, all when empty."""
+    def __init__(self, log_file: Path, devices: Devices, stall: StallSettings = PATIENCE) -> None:
+        """Start it.
+
+        Args:
+            log_file: gets whatever the child prints, appended.
+            devices: the accelerators that it sees; all when empty.
+            stall: how long it may go without getting on.
+        """
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._log_file = log_file
         self._process = context.Process(target=_serve, args=(theirs, log_file, devices), name="tuneline-child")
-        self._process.start()
+        start_process(self._process.start)
         self._handle = psutil.Process(self._process.pid)
         theirs.close()
         self._in_call = False
+        self._stall = stall
         self.devices = devices
 
     @property
     def usable(self) -> bool:
         """True while it lives and is not in the middle of a call."""
-        return not self._in_call and self._process.is_alive()
+        return not self._in_call and self._process.is_alive() and self._has_life()
+
+    def _has_life(self) -> bool:
+        """A killed process cannot be waited for as long as one of its threads is on its way out."""
+        try:
+            return self._handle.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def run(self, call: Call, on_progress: OnProgress | None) -> Any:
         """Have the call made, and wait for its answer.
 
         Raises:
             TunelineError: as the function raised it, or the cause of the child's death.
+            HangError: it lives and does nothing.
         """
         name = getattr(call.function, "__name__", "a function")
         try:
@@ -86,7 +110,9 @@ class Child:
         except ConnectionError as error:
             raise self._cause_of_death(name) from error
         self._in_call = True
-        while isinstance(message := self._receive(name), _Progress):
+        vigil = Vigil(self._handle, self._stall)
+        while isinstance(message := self._receive(name, vigil), _Progress):
+            vigil.reported()
             if on_progress is not None:
                 on_progress(message.done, message.total, message.loss)
         self._in_call = False
@@ -94,15 +120,32 @@ class Child:
             raise message.error()
         return message.value
 
-    def _receive(self, name: str) -> Any:
+    def _receive(self, name: str, vigil: Vigil) -> Any:
         """What was sent before a death counts, so the pipe is looked at before the process."""
-        wait([self._connection, self._process.sentinel])
+        while not self._has_news():
+            if vigil.is_over():
+                raise self._hang(name, vigil)
         try:
             if self._connection.poll():
                 return self._connection.recv()
         except (EOFError, OSError):  # it died in the middle of a message
             pass
         raise self._cause_of_death(name)
+
+    def _has_news(self) -> bool:
+        news = wait([self._connection, self._process.sentinel], _LOOK_SECONDS)
+        cap(self._log_file)
+        return bool(news)
+
+    def _hang(self, name: str, vigil: Vigil) -> HangError:
+        with suppress(psutil.NoSuchProcess):
+            self._handle.send_signal(signal.SIGUSR1)
+            self._process.join(_DUMP_SECONDS)
+        return HangError(
+            f"the process that ran {name} has not got on for {vigil.limit_seconds:g} s",
+            where=str(self._log_file),
+            fix=f"The end of this log shows where it stands; raise {vigil.setting} if it is only slow",
+        )
 
     def _cause_of_death(self, name: str) -> TunelineError:
         self._process.join()
@@ -142,6 +185,7 @@ def _serve(connection: Connection, log_file: Path, devices: Devices) -> None:
     with log_file.open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+    faulthandler.register(signal.SIGUSR1)
     while True:
         try:
             _reply(connection, log_file)

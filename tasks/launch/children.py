@@ -11,7 +11,9 @@ from typing import ParamSpec, TypeVar, cast
 
 from tasks.foundation.errors import CancelledRunError
 from tasks.launch.child import Call, Child, OnProgress
+from tasks.launch.launchers import StallSettings
 from tasks.launch.slots import held_devices
+from tasks.launch.vigil import PATIENCE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,9 +22,10 @@ T = TypeVar("T")
 class Children:
     """At most `count` calls at a time, each in a process of its own; a process serves many calls, one after another."""
 
-    def __init__(self, count: int, log: Path) -> None:
-        """`log`: file that gets whatever the children print, appended."""
+    def __init__(self, count: int, log: Path, stall: StallSettings = PATIENCE) -> None:
+        """`log`: file that gets whatever the children print, appended; `stall`: how long one may do nothing."""
         self._count = count
+        self._stall = stall
         self._log = log
         self._changed = threading.Condition()
         self._idle: list[Child] = []
@@ -33,8 +36,8 @@ class Children:
         """Call a module-level function in a child and wait.
 
         Raises:
-            TunelineError: as the function raised it, ResourceError where the child was killed, CancelledRunError where
-                the flow ended meanwhile.
+            TunelineError: as the function raised it, ResourceError where the child was killed, HangError where it did
+                nothing for too long, CancelledRunError where the flow ended meanwhile.
         """
         return cast(T, self._run(Call(function, args, kwargs, reports=False), None))
 
@@ -63,7 +66,7 @@ class Children:
             self._idle = [child for child in self._idle if child.usable]
             child = next((child for child in self._idle if child.devices == devices), None)
             if child is None:
-                child = Child(self._log, devices)
+                child = Child(self._log, devices, self._stall)
             else:
                 self._idle.remove(child)
             self._busy.append(child)
@@ -101,9 +104,9 @@ _current: ContextVar[Children] = ContextVar("tasks.launch.children")
 
 
 @contextmanager
-def children(count: int, log: Path) -> Iterator[Children]:
+def children(count: int, log: Path, stall: StallSettings = PATIENCE) -> Iterator[Children]:
     """A pool for the length of a flow; its tasks' threads inherit it through their context."""
-    pool = Children(count, log)
+    pool = Children(count, log, stall)
     token = _current.set(pool)
     try:
         yield pool

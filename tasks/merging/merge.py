@@ -9,6 +9,7 @@ from pathlib import Path
 from tasks.artifacts import Artifact
 from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
 from tasks.foundation.errors import ConfigError
+from tasks.foundation.faults import reach
 from tasks.merging.settings import MergeSettings
 from tasks.merging.values import MergeProof
 from tasks.methods import Candidate, parse_method
@@ -56,6 +57,7 @@ def merge(candidate: Candidate, tokens: Artifact, settings: MergeSettings, folde
 
     output = folder / MODEL_FOLDER
     write_merged(candidate, settings, output)
+    reach("merge.prove")
     proof = prove(candidate, tokens, settings, output)
     (folder / PROOF_FILE).write_text(canonical_json(proof) + "\n", encoding="utf-8")
     if not proof.survives:

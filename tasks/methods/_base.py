@@ -6,6 +6,7 @@ peft are imported inside the hooks only: the command line validates experiments 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from tasks.foundation.values import Settings, Value
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Holds = Literal["nothing", "adapter", "model"]
 
@@ -35,7 +36,8 @@ class MethodInfo(Value):
     """Bytes beside the forward pass, as a formula in N (all parameters), n (trainable), d, L, r, T."""
     gradient_checkpointing: bool = True
     quantized_base: bool = False
-    zero3: bool = True
+    refuses: Mapping[str, str] = {}
+    """Engine (`zero1`, `zero2`, `zero3`, `fsdp2`, …) -> why this method cannot train under it."""
     families: str = "all"
     traps: tuple[str, ...] = ()
 
@@ -108,8 +110,15 @@ class Method(Settings):
     def after_optimizer_step(self, model: nn.Module, step: int) -> None:
         """Runs after each optimiser step, before the gradients are cleared (AdaLoRA's budget lives here)."""
 
-    def save(self, model: nn.Module, folder: Path) -> None:
-        """Write what training made into an existing empty folder, as safetensors and JSON only."""
+    def save(self, model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Write what training made into an existing empty folder, as safetensors and JSON only.
+
+        Args:
+            model: what trained; under some engines this process holds but a part of each of its tensors.
+            folder: exists and is empty.
+            tensors: full name -> the whole tensor on the CPU: all that trained, and where `info.holds` is `model`
+                every parameter and persistent buffer.
+        """
         raise NotImplementedError
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from tasks.methods._base import Method
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from torch import nn
+    from torch import Tensor, nn
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -44,16 +45,26 @@ class PeftMethod(Method):
         refuse_nothing_trainable(attached, self.label)
         return attached
 
-    def save(self, model: nn.Module, folder: Path) -> None:
-        """Write `adapter_config.json` and `adapter_model.safetensors`; the same weights give the same bytes."""
-        import torch
+    def adapter_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the adapter's file holds, under PEFT's names, made from the tensors that trained."""
         from peft import get_peft_model_state_dict
+
+        state: dict[str, Tensor] = get_peft_model_state_dict(model, dict(tensors), save_embedding_layers=False)
+        return state
+
+    def save(self, model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Write `adapter_config.json` and `adapter_model.safetensors`; the same weights give the same bytes.
+
+        Raises:
+            IntegrityError: a tensor is empty, as a part of a shared one can be.
+        """
         from safetensors.torch import save_file
 
-        with torch.no_grad():
-            state = get_peft_model_state_dict(model, save_embedding_layers=False)
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
-        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        state = sorted(self.adapter_tensors(model, tensors).items())
+        if empty := [name for name, tensor in state if not tensor.numel()]:
+            raise IntegrityError(f"{empty[0]} is empty", where=str(folder), fix="Train the cell again")
+        whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state}
+        save_file(whole, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         config = self.saved_config(neutral_config(model))
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
         (folder / ADAPTER_CONFIG).write_text(text + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasks.foundation.errors import ModelError
+from tasks.foundation.faults import reach
 from tasks.methods._base import Method
 from tasks.models import StoredTensor, read_header, weight_files
 from tasks.models.weights import INDEX_FILE, SINGLE_FILE
@@ -87,6 +88,7 @@ def merge_shards(method: Method, base: Path, adapter: Path, output: Path, max_sh
                 ready.update(layers[name].merge(tensors))
             elif name not in layers:
                 ready[name] = tensors.read(name)
+        reach("merge.shard")
         save_file({name: ready.pop(name) for name in names}, output / file, metadata={"format": "pt"})
     if len(plan) > 1:
         _write_index(plan, tensors.stored, output)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import Conditions
 from tasks.methods._peft import PeftMethod
 from tasks.models.values import BaseModelFacts
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_ENCODER = "prompt_encoder.default"
+_TABLE = "embedding.weight"
 
 
 class PromptMethod(PeftMethod):
@@ -32,3 +41,19 @@ class PromptMethod(PeftMethod):
                 where=where,
                 fix="Set data.packing: false, or take this method out",
             )
+
+    def adapter_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The finished virtual tokens, [tokens, width]: the rows of the table, through the encoder where one trained.
+
+        Computed on the CPU in an encoder of its own, since that of the model may hold but a part of its weights.
+        """
+        import torch
+
+        start = f"{_ENCODER}."
+        own = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+        if own.keys() == {_TABLE}:
+            return {"prompt_embeddings": own[_TABLE]}
+        encoder = type(model.get_submodule(_ENCODER))(model.peft_config["default"])
+        encoder.load_state_dict(own)
+        with torch.no_grad():
+            return {"prompt_embeddings": encoder(torch.arange(own[_TABLE].shape[0])[None])[0]}

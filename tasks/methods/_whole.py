@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from tasks.methods._base import Method
 from tasks.models import companion_files, stored_dtype
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class WholeModelMethod(Method):
@@ -20,17 +21,15 @@ class WholeModelMethod(Method):
     precision is the trainer's. The saved model has the checkpoint's own dtype again, like a merged one.
     """
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write a complete standard model: safetensors (tied weights once), configuration, tokenizer."""
         import torch
 
         source = Path(model.name_or_path)
         stored = getattr(torch, stored_dtype(source))
-        once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
         state = {
             name: tensor.detach().to("cpu", stored if tensor.is_floating_point() else tensor.dtype)
-            for name, tensor in model.state_dict().items()
-            if name in once
+            for name, tensor in tensors.items()
         }
         model.save_pretrained(folder, state_dict=state)
         for name in companion_files(source):

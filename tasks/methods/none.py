@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from tasks.methods._base import Method, MethodInfo
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class NoTuning(Method):
@@ -34,7 +35,7 @@ class NoTuning(Method):
     def attach(self, model: nn.Module) -> nn.Module:
         raise ConfigError("nothing would train", where=f"methods[{self.label}]", fix="Evaluate it without training")
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Nothing was made."""
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from tasks.models.facts import stored_dtype
 from tasks.models.hub import fetch
-from tasks.models.resolve import TOKENIZER_FILES, companion_files, resolve_base
+from tasks.models.resolve import TOKENIZER_FILES, base_files, companion_files, resolve_base
 from tasks.models.settings import ModelSettings
 from tasks.models.values import BaseModel, BaseModelFacts
 from tasks.models.weights import FLOAT_DTYPES, StoredTensor, read_header, weight_files
@@ -14,6 +14,7 @@ __all__ = [
     "BaseModelFacts",
     "ModelSettings",
     "StoredTensor",
+    "base_files",
     "companion_files",
     "fetch",
     "read_header",

@@ -66,8 +66,16 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(base: BaseModel, *, quantization: QuantizedLoad | None = None, device: str = "cpu") -> PreTrainedModel:
+def load_base(
+    base: BaseModel, *, quantization: QuantizedLoad | None = None, device: str = "cpu", shared: bool = False
+) -> PreTrainedModel:
     """The base model in eval mode on one device.
+
+    Args:
+        base: where it lies.
+        quantization: of its linear layers.
+        device: on which it computes.
+        shared: an engine shares the weights among ranks and puts them there itself.
 
     Raises:
         ModelError: the weights do not fit the configuration; nothing is ever initialised at random.
@@ -76,7 +84,7 @@ def load_base(base: BaseModel, *, quantization: QuantizedLoad | None = None, dev
     options: dict[str, Any] = {}
     if quantization is not None:
         options["quantization_config"] = _quantization_config(quantization, device)
-    if quantization is not None or device != "cpu":
+    if quantization is not None or (device != "cpu" and not shared):
         options["device_map"] = {"": device}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(

@@ -35,6 +35,16 @@ def companion_files(folder: Path) -> tuple[str, ...]:
     return tuple(name for name in sorted((*CONFIG_FILES, *TOKENIZER_FILES)) if (folder / name).is_file())
 
 
+def base_files(folder: Path) -> tuple[str, ...]:
+    """Names of the files that `BaseModel.digest` covers: weights with their index, configuration, tokenizer; sorted.
+
+    Raises:
+        ModelError: the weights are not complete.
+    """
+    index = (INDEX_FILE,) if (folder / INDEX_FILE).is_file() else ()
+    return tuple(sorted({*companion_files(folder), *weight_files(folder), *index}))
+
+
 def resolve_base(settings: ModelSettings, folder: Path | None = None) -> BaseModel:
     """Check a local folder and name it by its content.
 
@@ -54,12 +64,11 @@ def resolve_base(settings: ModelSettings, folder: Path | None = None) -> BaseMod
     facts = read_facts(path, config, {name: stored for header in headers for name, stored in header.items()})
     tokenizer = tuple(name for name in TOKENIZER_FILES if (path / name).is_file())
     _check_tokenizer(path, tokenizer, facts.vocab_size)
-    index = (INDEX_FILE,) if (path / INDEX_FILE).is_file() else ()
     return BaseModel(
         name=settings.name_or_path,
         path=path.resolve(),
         revision=settings.revision or "",
-        digest=digest_tree(path, {*companion_files(path), *names, *index}),
+        digest=digest_tree(path, base_files(path)),
         tokenizer_digest=digest_tree(path, tokenizer),
         dtype=settings.dtype,
         attn_implementation=settings.attn_implementation,

@@ -1,7 +1,7 @@
 """What each step writes into its MLflow run, so that runs of all methods have the same flat rows."""
 
-from tasks.records.cells import record_merge, record_scores, record_training
-from tasks.records.lines import metric_points
+from tasks.records.cells import record_merge, record_micro_batch, record_scores, record_training
+from tasks.records.lines import Series, metric_points
 from tasks.records.opening import Context, context, describe_cell, describe_run
 from tasks.records.outcomes import CellOutcome, comparison_rows, lead_back
 from tasks.records.shared import record_comparison, record_data, record_tokens
@@ -9,6 +9,7 @@ from tasks.records.shared import record_comparison, record_data, record_tokens
 __all__ = [
     "CellOutcome",
     "Context",
+    "Series",
     "comparison_rows",
     "context",
     "describe_cell",
@@ -18,6 +19,7 @@ __all__ = [
     "record_comparison",
     "record_data",
     "record_merge",
+    "record_micro_batch",
     "record_scores",
     "record_tokens",
     "record_training",

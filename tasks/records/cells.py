@@ -6,10 +6,22 @@ from tasks.evaluation.values import EvaluatedCell
 from tasks.merging.values import MergedCell
 from tasks.records.origin import origin_tags
 from tasks.tracking import Run, RunRef
-from tasks.training.values import TrainedCell
+from tasks.training.retry import micro_batch_text
+from tasks.training.values import Cell, TrainedCell
 
 SUITE = "heldout"
 """The evaluation rows of the experiment's `data.eval`."""
+
+
+def record_micro_batch(cell: Cell, reason: str, ref: RunRef) -> None:
+    """What runs instead of what the parameters say, since that did not fit into memory."""
+    Run(ref).set_tags(
+        {
+            "tuneline.cell": cell.fingerprint,
+            "tuneline.micro_batch": micro_batch_text(cell.training),
+            "tuneline.micro_batch_reason": reason,
+        }
+    )
 
 
 def record_training(trained: TrainedCell, ref: RunRef) -> None:

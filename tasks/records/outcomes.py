@@ -11,6 +11,7 @@ from tasks.foundation.values import Value
 from tasks.merging.values import MergedCell
 from tasks.records.origin import maker_of
 from tasks.tracking import Run, RunRef
+from tasks.training.retry import micro_batch_text
 from tasks.training.values import Cell, TrainedCell
 
 
@@ -64,9 +65,19 @@ def _row(outcome: CellOutcome, base_probe_loss: float | None) -> ComparisonRow:
         rows_digest=scores.rows_digest,
         forgetting=forgetting,
         merge=outcome.merged.outcome if outcome.merged and cell.trains else "-",
+        note=_note(outcome),
         **_costs(outcome.trained),
         **identity,
     )
+
+
+def _note(outcome: CellOutcome) -> str:
+    """What ran instead of what was asked for."""
+    asked, ran = outcome.cell, outcome.trained.cell if outcome.trained else outcome.cell
+    if asked.training == ran.training:
+        return ""
+    micro, wanted = micro_batch_text(ran.training), micro_batch_text(asked.training)
+    return f"trained with micro-batches of {micro}, since {wanted} ran out of memory"
 
 
 def _costs(trained: TrainedCell | None) -> dict[str, float | int | None]:

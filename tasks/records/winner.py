@@ -37,8 +37,8 @@ def register_request(registration: Registration, report: Path) -> RegisterReques
         DependencyError: MLflow does not know the winner's run yet, since the server was not reachable.
     """
     winner, settings = registration.winner, registration.settings
-    merged, evaluated = winner.merged, winner.evaluated
-    if merged is None or evaluated is None or settings.model is None:
+    trained, merged, evaluated = winner.trained, winner.merged, winner.evaluated
+    if trained is None or merged is None or evaluated is None or settings.model is None:
         raise ValueError("only a cell whose every step succeeded can be registered")
     if not winner.run_id:
         raise DependencyError(
@@ -56,7 +56,7 @@ def register_request(registration: Registration, report: Path) -> RegisterReques
         metrics=evaluated.scores.metrics,
         rows_digest=evaluated.scores.rows_digest,
         data_digest=registration.prepared.report.digest,
-        fingerprint=winner.cell.fingerprint,
+        fingerprint=trained.cell.fingerprint,
         code_commit=registration.context.code.label,
         prefect_url=registration.context.flow_run_url,
         data=registration.data,

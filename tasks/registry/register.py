@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tasks.foundation.faults import reach
 from tasks.registry.card import description, public_name
 from tasks.registry.contents import fill
 from tasks.registry.package import Package, build, describe
@@ -48,7 +49,9 @@ def register(request: RegisterRequest, tracking: TrackingSettings, artifact_root
         package = describe(folder, request)
         found = registry.find(request.model_name, package.digest)
         stored = found or _publish(request, registry, package)
+        reach("register.alias")
         registry.point(request.model_name, request.alias, stored.version)
+        reach("register.done")
     log.info("registered %s version %d (%s)", request.model_name, stored.version, "found" if found else "new")
     return RegisteredVersion(
         name=request.model_name,
@@ -64,9 +67,12 @@ def register(request: RegisterRequest, tracking: TrackingSettings, artifact_root
 def _publish(request: RegisterRequest, registry: Registry, package: Package) -> StoredVersion:
     model = package.folder.with_name("model")
     tags = _tags(request, package)
+    reach("register.package")
     build(request, package, model, tags)
     prove(model, request)
+    reach("register.upload")
     source = registry.upload(request.run_id, model, f"model-{package.digest[:12]}")
+    reach("register.version")
     return registry.create(request.model_name, source, tags, description(request))
 
 

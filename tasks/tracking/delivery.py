@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tasks.artifacts import sync
+from tasks.foundation.faults import reach
 from tasks.foundation.values import Value
 from tasks.tracking.batches import batches
 from tasks.tracking.cursor import Cursor, read_cursor, write_cursor
@@ -57,7 +58,9 @@ class Delivery:
         sync(self._journal)  # the cursor must never be ahead of what a power cut leaves of the journal
         try:
             for stretch in _stretches(entries):
+                reach("track.send")
                 self._send(stretch)
+                reach("track.commit")
                 self._commit(stretch[-1].end)
                 self._discard_sent_file()
         except ParentMissing:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from tasks.foundation.errors import IntegrityError, ResourceError
+from tasks.foundation.faults import reach
 from tasks.tracking.events import EVENT, Event
 
 _TAIL_BYTES = 4096
@@ -66,6 +67,7 @@ def append(journal: Path, events: Sequence[Event], *, durable: bool) -> None:
     with _locked(journal, os.O_RDWR | os.O_APPEND, fcntl.LOCK_EX) as handle:
         size = _cut_torn_line(handle)
         try:
+            reach("track.journal")
             _write(handle, data)
         except OSError as error:
             os.ftruncate(handle, size)

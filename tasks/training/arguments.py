@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from tasks.foundation.errors import ResourceError
-from tasks.training.settings import TrainingSettings
+from tasks.foundation.errors import ConfigError, ResourceError
+from tasks.launch.layout import Layout
 from tasks.training.values import Cell
 
 NEVER = 10**9
 """More steps than any run has."""
+_SUM_IN_ANY_ORDER = 2
+"""Ranks up to which a sum of gradients does not depend on its order."""
 
 
 def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
-    """The arguments of one cell. Nothing is reported, pushed, filtered or saved except through our own hooks."""
-    settings = cell.training
-    precision = resolve_precision(settings)
-    return TrainingArguments(
+    """The arguments of one cell, which also meet the other ranks. Nothing is reported, pushed, filtered or saved
+    except through our own hooks.
+
+    Raises:
+        ResourceError: the accelerator that the layout names is not here, or cannot compute in this precision.
+        ConfigError: there are not as many ranks as the layout says.
+    """
+    settings, layout = cell.training, cell.layout
+    check_device(layout, settings.precision)
+    arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=settings.per_device_train_batch_size,
         per_device_eval_batch_size=settings.per_device_eval_batch_size,
@@ -32,9 +42,8 @@ def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
         weight_decay=float(cell.method["weight_decay"]),
         max_grad_norm=settings.max_grad_norm,
         optim=settings.optim,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=not torch.cuda.is_available(),
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
         seed=cell.seed,
         data_seed=cell.seed,
         logging_strategy="steps",
@@ -48,24 +57,47 @@ def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=["labels"],
         average_tokens_across_devices=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=layout.device == "cuda",
         disable_tqdm=True,
         report_to=[],
+        **_engine(layout, settings.deterministic),
     )
+    if arguments.world_size != layout.ranks:
+        raise ConfigError(
+            f"{arguments.world_size} ranks were started for a cell of {layout.ranks}",
+            where="distributed.ranks_per_node",
+            fix="Start it through `tuneline run`, or torchrun with that many processes",
+        )
+    return arguments
 
 
-def resolve_precision(settings: TrainingSettings) -> str:
-    """`auto` made concrete for this machine.
+def check_device(layout: Layout, precision: str) -> None:
+    """Hold what the layout names against what this rank has; nothing falls back to another device.
 
     Raises:
-        ResourceError: the device cannot compute in the precision that was asked for.
+        ResourceError: the accelerator is not here, or does not know bf16.
     """
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if settings.precision == "auto":
-        return "bf16" if bf16 else "fp32"
-    if settings.precision == "fp16" and not torch.cuda.is_available():
+    if layout.device == "cpu":
+        return
+    if not torch.cuda.is_available():
         raise ResourceError(
-            "fp16 mixed precision needs an accelerator and none is here", where="training.precision", fix="Set fp32"
+            "this rank was to compute on an accelerator and sees none",
+            where="distributed.accelerator",
+            fix="Look at nvidia-smi on this node, or set distributed.accelerator: cpu",
         )
-    return settings.precision
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ResourceError(
+            f"{torch.cuda.get_device_name()} cannot compute in bf16",
+            where="training.precision",
+            fix="Set training.precision: fp16",
+        )
+
+
+def _engine(layout: Layout, deterministic: bool) -> dict[str, Any]:
+    """What the engines differ in."""
+    if layout.engine == "deepspeed":
+        return {"deepspeed": copy.deepcopy(layout.deepspeed)}  # "auto" is filled in, in place
+    shared: dict[str, Any] = {"use_cpu": layout.device == "cpu"}
+    if layout.engine == "fsdp2":
+        return shared | {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
+    return shared | {"ddp_find_unused_parameters": deterministic and layout.ranks > _SUM_IN_ANY_ORDER}

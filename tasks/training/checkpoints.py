@@ -9,12 +9,13 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tasks.artifacts import MANIFEST, seal, sync, verify
 from tasks.foundation.digests import canonical_json
 from tasks.foundation.errors import ConfigError, IntegrityError
+from tasks.foundation.faults import reach
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,14 @@ _NAME = re.compile(r"^step-(\d{8})$")
 class Checkpoints:
     """The checkpoints of one cell, by step."""
 
-    def __init__(self, folder: Path, identity: dict[str, str]) -> None:
-        """`identity`: what a checkpoint must share with this run to be resumed, name -> value."""
+    def __init__(self, folder: Path, identity: dict[str, str], guard: Callable[[], None] = lambda: None) -> None:
+        """`identity`: what a checkpoint must share with this run to be resumed, name -> value.
+
+        `guard`: called before anything becomes visible; it raises where another attempt has taken over.
+        """
         self.folder = folder
         self._identity = identity
+        self._guard = guard
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -41,34 +46,56 @@ class Checkpoints:
         return sorted(int(match.group(1)) for match, path in matches if match and (path / MANIFEST).exists())
 
     def staging(self, step: int) -> Path:
-        """An empty folder in which all ranks put the files of a step."""
+        """An empty folder in which all ranks put the files of a step. Only rank 0; what earlier ones left goes."""
+        self._guard()
+        self.sweep()
         staging = self.folder / f".step-{step:08d}.staging"
-        shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         return staging
 
     def commit(self, step: int) -> Path:
-        """Seal the staged folder of a step and give it its name. Only rank 0, after all ranks wrote."""
+        """Seal the staged folder of a step and give it its name. Only rank 0, after all ranks wrote.
+
+        Raises:
+            CancelledRunError: another attempt has taken over; nothing is committed.
+        """
         staging = self.folder / f".step-{step:08d}.staging"
         (staging / IDENTITY).write_text(canonical_json(self._identity), encoding="utf-8")
         seal(staging, kind="checkpoint", key=_key(step))
         final = self.path(step)
-        shutil.rmtree(final, ignore_errors=True)
+        self._delete(final)
+        self._guard()
+        reach("checkpoint.rename")
         staging.replace(final)
         sync(self.folder)
+        reach("checkpoint.renamed")
         return final
 
-    def newest(self) -> int | None:
+    def sweep(self) -> None:
+        """Remove what no attempt needs any more: half a checkpoint, staged or deleted. Only rank 0."""
+        for path in sorted(self.folder.glob("*step-*")):
+            if not (_NAME.match(path.name) and (path / MANIFEST).exists()):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def newest(self, *, tidying: bool = False) -> int | None:
         """Step of the newest checkpoint that verifies and belongs to this run; damaged ones are passed over, saying so.
+
+        Args:
+            tidying: drop those that are damaged, and half ones, so that they can push no good one out. Only rank 0,
+                while no other rank reads.
 
         Raises:
             ConfigError: the newest intact checkpoint was made under other settings; the message holds the diff.
         """
+        if tidying:
+            self.sweep()
         for step in reversed(self.steps()):
             try:
                 self.intact(step)
             except IntegrityError as error:
                 log.warning("checkpoint of step %d is damaged (%s); falling back to the one before", step, error)
+                if tidying:
+                    self._delete(self.path(step))
                 continue
             self._refuse_foreign(step)
             return step
@@ -76,10 +103,17 @@ class Checkpoints:
 
     def retain(self, limit: int, keep: Collection[int] = ()) -> None:
         """Delete all but the newest `limit` and those to `keep`. The manifest goes first: half a folder is none."""
+        reach("checkpoint.retain")
         for step in self.steps()[: -max(limit, 1)]:
             if step not in keep:
-                (self.path(step) / MANIFEST).unlink()
-                shutil.rmtree(self.path(step), ignore_errors=True)
+                self._delete(self.path(step))
+
+    def _delete(self, folder: Path) -> None:
+        if folder.exists():
+            (folder / MANIFEST).unlink(missing_ok=True)
+            sync(folder)
+            reach("checkpoint.delete")
+            shutil.rmtree(folder, ignore_errors=True)
 
     def intact(self, step: int) -> Path:
         """The folder, after every byte was checked, and that it is of this step and not of another under its name.

@@ -11,7 +11,14 @@ from tasks.methods import method_code
 from tasks.models.values import BaseModel
 from tasks.training.settings import TrainingSettings
 
-_WITHOUT_EFFECT_ON_BYTES = {"seeds", "save_steps", "save_total_limit", "auto_micro_batch"}
+_WITHOUT_EFFECT_ON_BYTES = {
+    "seeds",
+    "save_steps",
+    "save_total_limit",
+    "auto_micro_batch",
+    "divergence_factor",
+    "divergence_patience",
+}
 _RESOLVED = {"learning_rate", "weight_decay"}
 """Stand among the method's facts with the value that is used, whoever set it."""
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors")
@@ -20,9 +27,12 @@ _CODE = (
     "tasks.methods._targets",
     "tasks.models.loading",
     "tasks.training.arguments",
+    "tasks.training.content",
     "tasks.training.determinism",
+    "tasks.training.engines",
     "tasks.training.order",
     "tasks.training.session",
+    "tasks.training.shards",
     "tasks.training.stopping",
     "tasks.training.trainer",
     "tasks.training.worker",
@@ -58,7 +68,8 @@ def cell_facts(
     epochs = {"num_train_epochs"} if training.max_steps else set()  # the steps decide
     settings = training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_BYTES | _RESOLVED | epochs)
     facts |= {f"training.{name}": value for name, value in settings.items()}
-    facts |= {f"library.{name}": version for name, version in library_versions(*_LIBRARIES).items()}
+    engine = ("deepspeed",) if layout.engine == "deepspeed" else ()
+    facts |= {f"library.{name}": version for name, version in library_versions(*_LIBRARIES, *engine).items()}
     facts["code"] = code_digest(*_CODE, *method_code(method))
     return {name: canonical_json(value) for name, value in facts.items()}
 

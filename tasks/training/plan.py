@@ -9,6 +9,7 @@ from tasks.foundation.values import Value
 from tasks.launch.layout import Layout
 from tasks.methods import Conditions, Method, parse_method
 from tasks.models.values import BaseModel
+from tasks.training.engines import refuse_engine, resolve_precision
 from tasks.training.identity import cell_facts, fingerprint
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
@@ -22,6 +23,8 @@ class CellSpec(Value):
     """The method's settings as they were written, with `kind`."""
     seed: int
     layout: Layout = Layout()
+    experiment: str = ""
+    """Name of the experiment."""
 
 
 def plan_cell(
@@ -34,7 +37,9 @@ def plan_cell(
     """
     method = parse_method(spec.method)
     method.check(base.facts, conditions)
-    resolved = training.model_copy(update={"max_steps": method.max_steps or training.max_steps})
+    refuse_engine(method, spec.layout)
+    resolved = resolve_precision(training, spec.layout)
+    resolved = resolved.model_copy(update={"max_steps": method.max_steps or training.max_steps})
     settings = resolve_method(method, base, resolved)
     facts = cell_facts(base, tokens, settings, resolved, (spec.seed, spec.layout))
     return Cell(
@@ -45,6 +50,7 @@ def plan_cell(
         tokens=tokens,
         training=resolved,
         layout=spec.layout,
+        experiment=spec.experiment,
         fingerprint=fingerprint(facts),
     )
 

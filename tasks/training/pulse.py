@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import faulthandler
+import logging
 import os
+import shutil
+import signal
 import socket
-import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from tasks.foundation.values import Value
 
-Phase = Literal["loading", "training", "evaluating", "saving", "finishing"]
+log = logging.getLogger(__name__)
+
+Phase = Literal["loading", "training", "evaluating", "saving", "finishing", "ended"]
 
 FOLDER = "ranks"
 
-_INTERVAL_SECONDS = 0.5
-"""Within a phase a rank says no more often that it got on; a change of phase is said at once."""
+_BYTES = 512
+"""Of a file: signs replace each other in place, without a new file or another block on a full disk."""
+
+_open_for_life = ExitStack()
+"""The files that faulthandler writes to: it keeps their number, not the objects."""
 
 
 class Beat(Value):
@@ -29,7 +37,7 @@ class Beat(Value):
     step: int
     """Optimiser steps that are done."""
     count: int
-    """Signs so far in this attempt: another number is progress."""
+    """Signs so far in this attempt: another number is progress. Ranks give the same ones, so the lowest is behind."""
 
 
 class Pulse:
@@ -39,10 +47,13 @@ class Pulse:
         self._path = work / FOLDER / f"{rank}.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._rank = rank
+        self._host = socket.gethostname()
         self._phase: Phase = "loading"
         self._step = 0
         self._count = 0
-        self._written = -math.inf
+        self._failed = False
+        self._path.touch()
+        self._write()
 
     def enter(self, phase: Phase) -> None:
         """Another phase begins."""
@@ -52,27 +63,29 @@ class Pulse:
     def beat(self, step: int | None = None) -> None:
         """A micro-step, a batch or a file is done."""
         self._step = self._step if step is None else step
-        if time.monotonic() - self._written >= _INTERVAL_SECONDS:
-            self._write()
+        self._write()
 
     def _write(self) -> None:
         self._count += 1
-        self._written = time.monotonic()
         beat = Beat(
             rank=self._rank,
-            host=socket.gethostname(),
+            host=self._host,
             pid=os.getpid(),
             phase=self._phase,
             step=self._step,
             count=self._count,
         )
-        staged = self._path.with_suffix(".staged")
-        staged.write_text(beat.model_dump_json(), encoding="utf-8")
-        staged.replace(self._path)
+        try:
+            with self._path.open("r+b", buffering=0) as file:  # closed each time: another node sees it then
+                file.write(beat.model_dump_json().encode().ljust(_BYTES - 1) + b"\n")
+        except OSError as error:
+            if not self._failed:
+                log.warning("the progress of rank %d cannot be written: %s", self._rank, error)
+            self._failed = True
 
 
 def read_beats(work: Path) -> list[Beat]:
-    """The last sign of every rank that gave one, by rank; a file that is being replaced is read at the next look."""
+    """The last sign of every rank that gave one, by rank; a file that is being written is read at the next look."""
     beats = []
     for path in (work / FOLDER).glob("*.json"):
         try:
@@ -80,3 +93,30 @@ def read_beats(work: Path) -> list[Beat]:
         except (OSError, ValueError):
             continue
     return sorted(beats, key=lambda beat: beat.rank)
+
+
+def say_ended(work: Path, rank: int) -> None:
+    """A rank has done its work: the others may take as long as their own phases allow."""
+    for beat in read_beats(work):
+        if beat.rank == rank:
+            last = Pulse(work, rank)
+            last.beat(beat.step)
+            last.enter("ended")
+
+
+def forget_beats(work: Path) -> None:
+    """Before an attempt: signs and stacks of an earlier one say nothing about it."""
+    shutil.rmtree(work / FOLDER, ignore_errors=True)
+
+
+def stacks_file(work: Path, rank: int) -> Path:
+    """Where a rank writes the stacks of its threads when it is asked to."""
+    return work / FOLDER / f"{rank}.stacks"
+
+
+def answer_with_stacks(work: Path, rank: int) -> None:
+    """From now on SIGUSR1 has this process write the stacks of all its threads, even while it waits in a library."""
+    path = stacks_file(work, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = _open_for_life.enter_context(path.open("w", encoding="utf-8"))
+    faulthandler.register(signal.SIGUSR1, file=file, all_threads=True, chain=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -26,7 +27,9 @@ _RECENT_STEPS = 50
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes metrics and progress on rank 0, and measures step times."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, guard: Callable[[], None] = lambda: None) -> None:
+        """`guard`: called before anything is written; it raises where another attempt has taken over."""
+        self._guard = guard
         self._metrics = MetricsFile(work / "metrics.jsonl")
         self._progress = work / "progress.json"
         self._earlier: list[float] = []
@@ -54,6 +57,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def take_up(self, step: int, logging_steps: int, *, evaluated: bool = True) -> None:
         """Go on after `step` of an earlier attempt; `evaluated`: its evaluation at this step is not made again."""
+        self._guard()
         kept = self._metrics.cut_after(step, evaluated=evaluated)
         self._earlier = [line.values[STEP_SECONDS] for line in kept if STEP_SECONDS in line.values]
         self._logging_steps = logging_steps
@@ -88,6 +92,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._loss = values.get("train/loss", self._loss)
         if "train/loss" in values and self._step_seconds:
             values[STEP_SECONDS] = self._step_seconds[-1]
+        self._guard()
         line = MetricLine(step=state.global_step, timestamp_ms=int(time.time() * 1000), values=values)
         self._metrics.append(line)
 

@@ -3,114 +3,58 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 from pydantic import ValidationError
 
-from tasks.artifacts import Artifact, write_durably
+from tasks.artifacts import Artifact
 from tasks.foundation.digests import digest_tree
-from tasks.foundation.errors import ErrorRecord, IntegrityError, RankError
+from tasks.foundation.errors import IntegrityError
 from tasks.launch import GangJob, Launcher
-from tasks.launch.gangs import current_gangs
 from tasks.launch.slots import Devices
 from tasks.methods import Candidate, parse_method
-from tasks.training.identity import cell_facts
-from tasks.training.recording import MetricLine, MetricsTail, Progress, read_progress
+from tasks.training.adoption import take_over
+from tasks.training.foresight import check_folders
+from tasks.training.lineage import facts_of, write_card
+from tasks.training.marks import marks_of
+from tasks.training.supervision import Watch, supervise
 from tasks.training.values import Cell, TrainCost, TrainedCell, TrainRequest, TrainResult
-
-_POLL_SECONDS = 0.2
-
-
-class Watch:
-    """Follows a worker's files and passes each new thing on once."""
-
-    def __init__(
-        self, work: Path, on_metrics: Callable[[list[MetricLine]], None], on_progress: Callable[[Progress], None]
-    ) -> None:
-        self._work = work
-        self._on_metrics = on_metrics
-        self._on_progress = on_progress
-        self._metrics = MetricsTail(work / "metrics.jsonl")
-        self._progress: Progress | None = None
-
-    def look(self) -> None:
-        """Pass on what is new. Before the first progress the metrics are those of an earlier attempt, not yet cut."""
-        progress = read_progress(self._work / "progress.json")
-        if progress and progress != self._progress:
-            self._progress = progress
-            self._on_progress(progress)
-            if lines := self._metrics.new_lines():
-                self._on_metrics(lines)
-
-    def finish(self) -> None:
-        """Pass on what is left."""
-        self.look()
-        if lines := self._metrics.new_lines():
-            self._on_metrics(lines)
 
 
 def request_for(cell: Cell, work: Path, output: Path) -> TrainRequest:
     """The worker's request; its identity holds the facts that made the cell's fingerprint."""
-    facts = cell_facts(cell.base, cell.tokens, cell.method, cell.training, (cell.seed, cell.layout))
-    return TrainRequest(cell=cell, work=work.absolute(), output=output.absolute(), identity=facts)
+    seen, facts = marks_of(cell.base, cell.tokens), facts_of(cell)
+    return TrainRequest(cell=cell, work=work.absolute(), output=output.absolute(), identity=facts, seen=seen)
 
 
 def train(request: TrainRequest, launcher: Launcher, devices: Devices, watch: Watch) -> None:
     """Run the worker on some devices to its end; on return `output` holds verified weights and a valid result.json.
 
     Raises:
-        TunelineError: the cause that the worker recorded, or RankError when it died without a word.
+        TunelineError: the cause that the worker recorded, or RankError or HangError when it said none, again and again.
+        ResourceError: a folder cannot be written, or what surely comes does not fit.
         IntegrityError: the weights are not those that result.json names.
     """
+    check_folders(request)
     request.work.mkdir(parents=True, exist_ok=True)
     with FileLock(request.work / "lock"):
-        failure = request.work / "failure.json"
-        failure.unlink(missing_ok=True)
-        (request.work / "progress.json").unlink(missing_ok=True)
-        path = request.work / "request.json"
-        write_durably(path, request.model_dump_json(indent=2))
-        code = _supervise(_job(request, path, devices), launcher, watch)
-        if code != 0:
-            raise _cause(code, failure, request.work / "log.txt")
+        write_card(request.cell, request.work)
+        take_over(request)
+        patient = request.model_copy(update={"loading_seconds": launcher.stall_seconds.loading})
+        supervise(patient, _job(request, devices), launcher, watch)
         check_output(request.output)
 
 
-def _job(request: TrainRequest, path: Path, devices: Devices) -> GangJob:
+def _job(request: TrainRequest, devices: Devices) -> GangJob:
     return GangJob(
         module="tasks.training.worker",
-        request=path.absolute(),
+        request=request.work.absolute() / "request.json",
         layout=request.cell.layout,
         name=f"tuneline {request.cell.label}",
         log=request.work / "log.txt",
         devices=devices,
         threads_per_rank=request.cell.training.threads_per_rank,
-    )
-
-
-def _supervise(job: GangJob, launcher: Launcher, watch: Watch) -> int:
-    register = current_gangs()
-    register.check()
-    gang = launcher.start(job)
-    with register.running(gang):
-        while (code := gang.poll()) is None:
-            register.check()
-            watch.look()
-            time.sleep(_POLL_SECONDS)
-    watch.finish()
-    register.check()
-    return code
-
-
-def _cause(code: int, failure: Path, log: Path) -> Exception:
-    if failure.exists():
-        return ErrorRecord.model_validate_json(failure.read_text(encoding="utf-8")).error()
-    return RankError(
-        f"a rank died (torchrun ended with {code}) and left no reason",
-        where=str(log),
-        fix="The end of this log says more; run it again to go on from the last checkpoint",
     )
 
 

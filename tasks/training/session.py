@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import resource
+import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -18,18 +17,32 @@ from tasks.artifacts import write_durably
 from tasks.data.collate import Collator
 from tasks.foundation.digests import digest_tree
 from tasks.foundation.errors import CancelledRunError, ConfigError, DataError, IntegrityError
+from tasks.foundation.faults import reach
 from tasks.methods import Method, parse_method
 from tasks.models.loading import load_base, load_tokenizer
 from tasks.training.arguments import training_arguments
 from tasks.training.audit import ParameterAudit
 from tasks.training.checkpoints import Checkpoints
+from tasks.training.content import TRAINABLE, finite_tensors, read_trainable
 from tasks.training.determinism import make_deterministic
+from tasks.training.divergence import StopOnDivergence
+from tasks.training.fence import Fence
+from tasks.training.foresight import check_room
+from tasks.training.meeting import meet
+from tasks.training.memory import peak_memory_bytes
+from tasks.training.preflight import check_places
+from tasks.training.pulse import Pulse
 from tasks.training.recorder import Recorder
+from tasks.training.resuming import agreed_step
+from tasks.training.shards import element_count
 from tasks.training.stopping import EarlyStopping, StopOnSignal, best_step, evaluations, stalled
-from tasks.training.trainer import TRAINABLE, CellTrainer, RowSets, load_trainable
+from tasks.training.trainer import CellTrainer, RowSets
 from tasks.training.values import Cell, TrainCost, TrainRequest, TrainResult
 
 log = logging.getLogger(__name__)
+
+WHOLLY_SHARED = 3
+"""ZeRO stage at which ranks share the weights too, from the moment they are read."""
 
 
 class MethodHook(TrainerCallback):  # type: ignore[misc]
@@ -54,13 +67,17 @@ def train_cell(request: TrainRequest) -> None:
     """
     started = time.monotonic()
     cell = request.cell
-    threads = cell.training.threads_per_rank or (None if torch.cuda.is_available() else 1)
+    pulse = Pulse(request.work, int(os.environ.get("RANK", "0")))
+    threads = cell.training.threads_per_rank or (1 if cell.layout.device == "cpu" else None)
     make_deterministic(cell.seed, strict=cell.training.deterministic, threads=threads)
-    method = parse_method(cell.method)
-    model = build_model(cell, method)
-    checkpoints = Checkpoints(request.work / "checkpoints", request.identity)
-    trainer, stop, recorder = build_trainer(request, method, model, checkpoints)
-    resumed = checkpoints.newest()
+    meet(cell.layout, request.loading_seconds)
+    check_places(request)
+    arguments = training_arguments(cell, request.work / "trainer")
+    fence = Fence(request.work, request.attempt)
+    checkpoints = Checkpoints(request.work / "checkpoints", request.identity, fence.check)
+    trainer, stop, recorder = build_trainer(request, arguments, checkpoints)
+    trainer.pulse = pulse
+    resumed = agreed_step(checkpoints)
     if resumed is None:
         trainer.train()
     else:
@@ -68,16 +85,22 @@ def train_cell(request: TrainRequest) -> None:
     if stop.stopped:
         step = trainer.state.global_step
         raise CancelledRunError(f"stopped at step {step} with a checkpoint", fix="Run it again to go on from there")
-    result = finish(trainer, method, request, checkpoints)
+    pulse.enter("finishing")
+    result = finish(trainer, request, checkpoints)
     if result is not None:
         cost = _cost(result, recorder, resumed, time.monotonic() - started)
+        if cell.adopted:
+            cost = cost.model_copy(update={"resumed_from_world_size": cell.adopted.ranks})
         write_durably(request.output / "cost.json", cost.model_dump_json(indent=2))
 
 
 def build_model(cell: Cell, method: Method) -> nn.Module:
-    """The base with the method attached, on this rank's device; seeds are set already."""
-    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-    base = load_base(cell.base, quantization=method.quantization(), device=device)
+    """The base with the method attached, where the engine wants it; seeds are set and ranks have met already."""
+    reach("train.load")
+    layout = cell.layout
+    device = f"cuda:{torch.cuda.current_device()}" if layout.device == "cuda" else "cpu"
+    shared = layout.engine == "fsdp2" or layout.zero_stage == WHOLLY_SHARED
+    base = load_base(cell.base, quantization=method.quantization(), device=device, shared=shared)
     base.config.use_cache = False
     model = method.attach(base)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -88,19 +111,22 @@ def build_model(cell: Cell, method: Method) -> nn.Module:
 
 
 def build_trainer(
-    request: TrainRequest, method: Method, model: nn.Module, checkpoints: Checkpoints
+    request: TrainRequest, arguments: TrainingArguments, checkpoints: Checkpoints
 ) -> tuple[CellTrainer, StopOnSignal, Recorder]:
-    """The Trainer with all our callbacks."""
+    """Model and Trainer, with all our callbacks."""
     cell = request.cell
-    settings = cell.training
-    arguments = training_arguments(cell, request.work / "trainer")
+    settings, method = cell.training, parse_method(cell.method)
+    model = build_model(cell, method)
+    check_room(request, model)
     trainer = CellTrainer(model, arguments, method, read_rows(cell), checkpoints)
     trainer.keep_best = settings.keep_best
     trainer.save_limit = settings.save_total_limit
     stop = StopOnSignal()
-    recorder = Recorder(request.work)
+    recorder = Recorder(request.work, Fence(request.work, request.attempt).check)
     for callback in (recorder, MethodHook(method, model), ParameterAudit(model), stop):
         trainer.add_callback(callback)
+    if settings.divergence_factor:
+        trainer.add_callback(StopOnDivergence(settings.divergence_factor, settings.divergence_patience))
     if settings.early_stopping_patience:
         trainer.add_callback(EarlyStopping(settings.early_stopping_patience))
     return trainer, stop, recorder
@@ -129,32 +155,37 @@ def go_on(trainer: CellTrainer, recorder: Recorder, checkpoint: Path, patience: 
     if state.global_step < state.max_steps and not (patience and stalled(state, patience)):
         trainer.train(resume_from_checkpoint=str(checkpoint))
         return
-    trainer.state = state
-    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.take_up(checkpoint)
     if trainer.is_world_process_zero():
         evaluated = state.global_step in dict(evaluations(state))
         recorder.take_up(state.global_step, int(trainer.args.logging_steps), evaluated=evaluated)
 
 
-def finish(trainer: CellTrainer, method: Method, request: TrainRequest, checkpoints: Checkpoints) -> TrainResult | None:
+def finish(trainer: CellTrainer, request: TrainRequest, checkpoints: Checkpoints) -> TrainResult | None:
     """Take the best weights where asked, measure the last loss, save, and write result.json last; None but on rank 0.
 
     Raises:
         IntegrityError: the checkpoint with the best loss is damaged.
+        DivergenceError: a weight is not finite.
     """
-    state = trainer.state
-    best = best_step(state) if trainer.keep_best else None
-    if best is not None and best != state.global_step:
-        load_trainable(trainer.model, _best(checkpoints, best) / TRAINABLE)
+    reach("train.finish")
+    method = parse_method(request.cell.method)
+    best = best_step(trainer.state) if trainer.keep_best else None
     eval_loss = _last_loss(trainer, best)
     tokens = trainer.total_tokens()
+    weights = finite_tensors(trainer, frozen=method.info.holds == "model")
+    if best is not None and best != trainer.state.global_step:
+        weights |= read_trainable(trainer.model, _best(checkpoints, best) / TRAINABLE)
     if not trainer.is_world_process_zero():
         return None
+    reach("train.save")
     folder = request.output / method.info.holds
     folder.mkdir(parents=True, exist_ok=True)
-    method.save(trainer.model, folder)
+    method.save(trainer.accelerator.unwrap_model(trainer.model), folder, weights)
     shutil.copyfile(request.work / "metrics.jsonl", request.output / "metrics.jsonl")
     result = _result(trainer, folder, eval_loss, tokens)
+    reach("train.result")
+    Fence(request.work, request.attempt).check()
     write_durably(request.output / "result.json", result.model_dump_json(indent=2))
     return result
 
@@ -188,19 +219,11 @@ def _result(trainer: CellTrainer, folder: Path, eval_loss: float | None, tokens:
         train_loss=losses[-1],
         eval_loss=eval_loss,
         best_step=best_step(trainer.state) if trainer.keep_best else None,
-        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        total_parameters=_count(parameters),
+        trainable_parameters=sum(element_count(parameter) for parameter in parameters if parameter.requires_grad),
+        total_parameters=sum(map(element_count, parameters)),
         weights_bytes=sum((folder / name).stat().st_size for name in weights),
         weights_digest=digest_tree(folder, weights),
         train_tokens=tokens,
-    )
-
-
-def _count(parameters: list[nn.Parameter]) -> int:
-    """Elements of all weights; a 4-bit tensor packs two into each byte."""
-    return sum(
-        parameter.quant_state.shape.numel() if hasattr(parameter, "quant_state") else parameter.numel()
-        for parameter in parameters
     )
 
 
@@ -213,11 +236,3 @@ def _cost(result: TrainResult, recorder: Recorder, resumed: int | None, seconds:
         resumed_from_step=resumed,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     )
-
-
-def peak_memory_bytes() -> int:
-    """Peak of allocated accelerator memory, or of this process' resident set (ru_maxrss: KiB, on macOS bytes)."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

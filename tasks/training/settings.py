@@ -50,6 +50,10 @@ class TrainingSettings(Settings):
     """Steps between checkpoints."""
     save_total_limit: int = Field(default=2, gt=0)
     """Committed checkpoints to keep; never fewer than one."""
+    divergence_factor: float | None = Field(default=3.0, gt=1)
+    """End with exit code 30 when the loss stays above its best smoothed value times this; null never does."""
+    divergence_patience: int = Field(default=20, gt=0)
+    """Logged losses in a row that must be that high, and higher than the first one."""
     early_stopping_patience: int | None = Field(default=None, gt=0)
     """Stop after so many evaluations without a better loss; needs `eval_steps`."""
     keep_best: bool = False

@@ -11,9 +11,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
-    """SIGTERM ends training with a checkpoint at the next step whose loss is logged. All ranks agree on the step.
+    """SIGTERM ends training with a checkpoint at the end of the step. All ranks agree on which, whoever got the signal.
 
-    Between two logged steps the mean of the loss exists in memory only: a checkpoint there would bend the series.
+    Made when training is about to begin: before that the worker ends at once. Once training has ended, what is left
+    (the last loss, the weights) goes on: it is short, or the grace ends it, and the last checkpoint stands.
     """
 
     def __init__(self) -> None:
@@ -25,8 +26,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         self.requested = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        logged = state.global_step % int(args.logging_steps) == 0
-        if self._agreed(args.device) and logged and state.global_step < state.max_steps:
+        if self._agreed(args.device) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True

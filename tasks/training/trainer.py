@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import distributed, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.foundation.errors import DivergenceError, IntegrityError
+from tasks.data.collate import is_filler
+from tasks.foundation.errors import DivergenceError
+from tasks.foundation.faults import poisoned, reach
 from tasks.methods import Method
 from tasks.training.checkpoints import Checkpoints
-from tasks.training.order import RowOrder
+from tasks.training.content import TRAINER_STATE, read_content, read_losses, write_content
+from tasks.training.memory import computing_on
+from tasks.training.order import NOBODY, RowOrder, Rows
+from tasks.training.pulse import Pulse
+from tasks.training.shards import barrier
 from tasks.training.stopping import best_step
 
-TRAINABLE = "trainable.safetensors"
+
+class RowSets:
+    """The tokenised rows and how they become batches."""
+
+    def __init__(
+        self, train: Dataset[Any], evaluation: Dataset[Any], lengths: Sequence[int], collate: Any, group_by_length: bool
+    ) -> None:
+        self.train = Rows(train)
+        self.evaluation = Rows(evaluation)
+        self.lengths = lengths
+        self.collate = collate
+        self.group_by_length = group_by_length
 
 
 class CellTrainer(Trainer):  # type: ignore[misc]
     """Trains one cell.
 
-    - the order of rows is a function of seed and epoch (`RowOrder`);
-    - a checkpoint holds every trainable tensor under its full name (soft prompts with their encoder included),
-      optimiser, scheduler, RNG of each rank and the trainer's state, and is committed with a manifest;
-    - a loss or a gradient norm that is not finite raises DivergenceError before any weight is touched.
+    - the order of rows is a function of seed and epoch (`RowOrder`), and no row is ever taken twice to fill a batch;
+    - a checkpoint is what `content` says, and is committed with a manifest;
+    - a loss or a gradient norm that is not finite on any rank raises DivergenceError on all of them.
     """
 
     def __init__(
@@ -52,7 +66,9 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self._checkpoints = checkpoints
         self._earlier_tokens = 0
         self._token_count = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self._window_loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
         self.control: TrainerControl
+        self.pulse: Pulse | None = None
         self.keep_best = False
         self.save_limit = 1
 
@@ -66,15 +82,21 @@ class CellTrainer(Trainer):  # type: ignore[misc]
     # --- data -----------------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> RowOrder:
-        group = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        group = group if self._rows.group_by_length else 0
-        return RowOrder(self._rows.lengths, group, self.args.seed, self._current_epoch)
+        micro_step = self.args.train_batch_size * self.args.world_size
+        group = micro_step * self.args.gradient_accumulation_steps if self._rows.group_by_length else 0
+        return RowOrder(self._rows.lengths, (group, micro_step), self.args.seed, self._current_epoch)
 
     def _current_epoch(self) -> int:
         per_step = self.args.train_batch_size * self.args.world_size
         batches = -(-len(self._rows.lengths) // per_step)
         updates = max(-(-batches // self.args.gradient_accumulation_steps), 1)
         return int(self.state.global_step // updates)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        reach("train.batch")
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -85,19 +107,46 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             self.optimizer: torch.optim.Optimizer = kind(groups, **options)
         return super().create_optimizer(model)
 
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        filler = is_filler(inputs)
+        loss: torch.Tensor = super().compute_loss(model, inputs, False, num_items_in_batch)
+        if poisoned("train.step"):
+            return loss * math.nan
+        return loss * 0.0 if filler else loss  # penalties that a model adds to its loss do not count either
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        mask = inputs.get("attention_mask")
-        self._token_count += mask.sum() if mask is not None else inputs["input_ids"].numel()
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._diverged("loss", loss, self.state.global_step + 1)
+        if not is_filler(inputs):
+            mask = inputs.get("attention_mask")
+            self._token_count += mask.sum() if mask is not None else inputs["input_ids"].numel()
+        with computing_on(inputs["input_ids"].shape, self.state.global_step + 1):
+            reach("train.step")
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self._check_loss(loss)
+        self._beat()
         return loss
+
+    def _check_loss(self, loss: torch.Tensor) -> None:
+        """Once per optimiser step the ranks add their losses up: what is not finite on one is so on all."""
+        self._window_loss += loss
+        if self.accelerator.sync_gradients:
+            if distributed.is_initialized():
+                distributed.all_reduce(self._window_loss)
+            total = self._window_loss.item()
+            if not math.isfinite(total):
+                self._diverged("loss", total, self.state.global_step + 1)
+            self._window_loss.zero_()
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
+        if norm is not None and not self.args.fp16 and not math.isfinite(norm):
             self._diverged("gradient norm", norm, self.state.global_step + 1)
         return norm
 
@@ -108,6 +157,18 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             fix=f"Lower the learning rate ({self.args.learning_rate:g}); no result was kept",
         )
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        reach("train.logged")
+
+    def _beat(self) -> None:
+        if self.pulse is not None:
+            self.pulse.beat(self.state.global_step)
+
+    def _enter(self, phase: Any) -> None:
+        if self.pulse is not None:
+            self.pulse.enter(phase)
+
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -117,20 +178,17 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         Raises:
             DivergenceError: it is not finite.
         """
+        self._enter("evaluating")
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        rows = range(self.args.process_index, len(self._rows.evaluation), self.args.world_size)
-        shard = Subset(self._rows.evaluation, rows)
-        self.model.eval()
-        for batch in DataLoader(
-            shard,
-            batch_size=self.args.eval_batch_size,
-            collate_fn=self._rows.collate,
-            generator=torch.Generator(),
-        ):
-            inputs = self._prepare_inputs(batch)
-            with self.accelerator.autocast():  # also where no training step has prepared the model for it
-                total += cross_entropy_sum(self.model, inputs)
-        self.model.train()
+        model = self.deepspeed if self.is_deepspeed_enabled else self.model
+        model.eval()
+        for batch in self._evaluation_batches():
+            # autocast also where no training step has prepared the model for it
+            with computing_on(batch["input_ids"].shape, self.state.global_step), self.accelerator.autocast():
+                reach("train.evaluate")
+                total += cross_entropy_sum(model, self._prepare_inputs(batch))
+            self._beat()
+        model.train()
         if distributed.is_initialized():
             distributed.all_reduce(total)
         metrics = {"eval_loss": (total[0] / total[1]).item()}
@@ -138,51 +196,64 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             self._diverged("evaluation loss", metrics["eval_loss"], self.state.global_step)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._enter("training")
         return metrics
+
+    def _evaluation_batches(self) -> DataLoader[Any]:
+        """As many on each rank: where a model is shared, its ranks can only compute together."""
+        count, ranks = len(self._rows.evaluation), self.args.world_size
+        own = list(range(self.args.process_index, count, ranks))
+        own += [NOBODY] * (-(-count // ranks) - len(own))
+        return DataLoader(
+            self._rows.evaluation,
+            batch_size=self.args.eval_batch_size,
+            sampler=own,
+            collate_fn=self._rows.collate,
+            generator=torch.Generator(),
+        )
 
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        self._enter("saving")
         step = self.state.global_step
         self.state.num_input_tokens_seen = self.total_tokens()
         self.store_flos()  # sums over all ranks, so all of them must call it
+        reach("checkpoint.stage")
         if self.is_world_process_zero():
-            staging = self._checkpoints.staging(step)
-            save_trainable(self.model, staging / TRAINABLE)
-            self.state.save_to_json(str(staging / "trainer_state.json"))
-        self._barrier()
-        staging = self._checkpoints.folder / f".step-{step:08d}.staging"
-        self._save_optimizer_and_scheduler(str(staging))
-        self._save_scaler(str(staging))
-        self._save_rng_state(str(staging))
-        self._barrier()
+            self._checkpoints.staging(step)
+        barrier()
+        write_content(self, self._checkpoints.folder / f".step-{step:08d}.staging")
+        barrier()
         if self.is_world_process_zero():
             self._checkpoints.commit(step)
             best = best_step(self.state) if self.keep_best else None
             self._checkpoints.retain(self.save_limit, keep=() if best is None else (best,))
-        self._barrier()
+        barrier()
+        self._enter("training")
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: DataLoader[Any], resume_from_checkpoint: str | None
+    ) -> tuple[nn.Module, DataLoader[Any]]:
+        prepared: tuple[nn.Module, DataLoader[Any]] = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint is not None:
+            read_content(self, Path(resume_from_checkpoint))
+            self._earlier_tokens = self.state.num_input_tokens_seen
+        return prepared
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        load_trainable(self.model, folder / TRAINABLE)
-        self._earlier_tokens = TrainerState.load_from_json(str(folder / "trainer_state.json")).num_input_tokens_seen
+        """Not yet: weights come with everything else, once the engine holds the model."""
 
-    def _barrier(self) -> None:
-        if distributed.is_initialized():
-            distributed.barrier()
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Called once, after the rows that were trained on already have been passed over."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None:
+            read_losses(self, Path(checkpoint))
 
-
-class RowSets:
-    """The tokenised rows and how they become batches."""
-
-    def __init__(
-        self, train: Dataset[Any], evaluation: Dataset[Any], lengths: Sequence[int], collate: Any, group_by_length: bool
-    ) -> None:
-        self.train = train
-        self.evaluation = evaluation
-        self.lengths = lengths
-        self.collate = collate
-        self.group_by_length = group_by_length
+    def take_up(self, checkpoint: Path) -> None:
+        """Be as after the last step of a run whose training has ended, without a step more."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+        self._prepare_for_training(self.state.max_steps, self.get_train_dataloader(), str(checkpoint))
 
 
 def cross_entropy_sum(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -198,32 +269,3 @@ def cross_entropy_sum(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torc
         logits.float().reshape(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=-100, reduction="sum"
     )
     return torch.stack([loss.double(), (labels != -100).sum().double()])
-
-
-def save_trainable(model: nn.Module, path: Path) -> None:
-    """Every trainable tensor under its full name, finite or not at all.
-
-    Raises:
-        DivergenceError: a weight is NaN or infinite; such a checkpoint must not exist.
-    """
-    tensors = {name: value.detach().cpu() for name, value in model.named_parameters() if value.requires_grad}
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise DivergenceError(f"{name} is not finite", fix="Lower the learning rate; no checkpoint was kept")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-
-
-def load_trainable(model: nn.Module, path: Path) -> None:
-    """Put the saved tensors back; every trainable one must be there and no other.
-
-    Raises:
-        IntegrityError: the names differ from the model's.
-    """
-    saved = load_file(path)
-    wanted = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    if saved.keys() != wanted.keys():
-        name = sorted(saved.keys() ^ wanted.keys())[0]
-        raise IntegrityError(f"{os.fspath(path)} does not fit this method: {name} is in only one of them")
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(saved[name])

@@ -5,12 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tasks.artifacts.values import Artifact
 from tasks.foundation.values import Value
 from tasks.launch.layout import Layout
 from tasks.methods import Candidate, parse_method
 from tasks.models.values import BaseModel
+from tasks.training.marks import Marks
 from tasks.training.settings import TrainingSettings
+
+
+class Adoption(Value):
+    """The checkpoint of a gang of another size that a cell goes on from."""
+
+    work: Path
+    """Work folder of the attempt that left it."""
+    step: int
+    digest: str
+    """Of its manifest: with the settings it decides what becomes of it, within rounding."""
+    ranks: int
+    """World size under which it was made."""
 
 
 class Cell(Value):
@@ -26,6 +41,10 @@ class Cell(Value):
     training: TrainingSettings
     """Resolved: the method's own steps are already in `max_steps`."""
     layout: Layout = Layout()
+    experiment: str = ""
+    """Name of the experiment: with label and seed it says which work folders hold attempts at the same thing."""
+    adopted: Adoption | None = None
+    """Where it goes on from instead of starting; such a cell repeats within a tolerance, not bit for bit."""
     fingerprint: str
     """sha256 of everything that decides the trained bytes: the key of the `train` artifact."""
 
@@ -45,6 +64,12 @@ class TrainRequest(Value):
     """Folder that rank 0 fills: `adapter/` or `model/`, and result.json last."""
     identity: dict[str, str]
     """Flattened facts that a checkpoint must share to be resumed: name -> value."""
+    attempt: str = ""
+    """Names this attempt; once `work/attempt` names another one, this one is over. Empty: nothing fences it."""
+    loading_seconds: float = 1800.0
+    """How long ranks wait for each other: `distributed.stall_seconds.loading`."""
+    seen: Marks = Field(default_factory=dict)
+    """Files of base and tokens that the pipeline had hashed; empty has every node hash them itself."""
 
 
 class TrainResult(Value):
@@ -77,6 +102,8 @@ class TrainCost(Value):
     peak_memory_bytes: int
     """Accelerator's peak of allocated memory; on CPU the peak resident set of rank 0."""
     resumed_from_step: int | None = None
+    resumed_from_world_size: int | None = None
+    """Ranks of the attempt that it was taken over from: the weights then repeat within a tolerance, not bit for bit."""
     device: str
 
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 
-from tasks.artifacts import write_durably
-from tasks.foundation.errors import CancelledRunError, ErrorRecord, shortage
+from tasks.foundation.errors import CancelledRunError, ErrorRecord
 from tasks.launch.guard import end_with_parent
+from tasks.training.engines import prepare_environment
+from tasks.training.failing import FAILURE, lost_peer, write_failure
+from tasks.training.fence import Fence
+from tasks.training.foresight import full_disk
+from tasks.training.memory import out_of_memory
+from tasks.training.pulse import answer_with_stacks, say_ended
 from tasks.training.values import TrainRequest
 
 log = logging.getLogger(__name__)
@@ -24,28 +31,39 @@ def main(arguments: list[str]) -> int:
     """Train the cell of a request file; the exit code tells the cause of a failure."""
     end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, _end_at_once)  # until training begins, from where on it saves first
     request = TrainRequest.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-    failure = request.work / "failure.json"
-    failure.unlink(missing_ok=True)
+    rank = int(os.environ.get("RANK", "0"))
+    prepare_environment(request.cell.layout)
     try:
+        answer_with_stacks(request.work, rank)
+        if rank == 0:
+            _begin(request)
         from tasks.training.session import train_cell
 
         train_cell(request)
+        say_ended(request.work, rank)
     except Exception as error:  # the outermost frame of this process: recorded, then told by the exit code
-        return _fail(translate(error), failure)
+        return _fail(error, request, rank)
     return 0
 
 
-def translate(error: Exception) -> Exception:
-    """Give the exceptions of libraries and of the system the cause they stand for."""
-    return shortage(error) or error
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    raise CancelledRunError("terminated before the first step", fix="Run it again")
 
 
-def _fail(error: Exception, failure: Path) -> int:
-    record = ErrorRecord.of(error)
+def _begin(request: TrainRequest) -> None:
+    Fence(request.work, request.attempt).take_up()
+    if not request.attempt:  # otherwise the pipeline has done it, before any rank could fail
+        (request.work / FAILURE).unlink(missing_ok=True)
+
+
+def _fail(error: Exception, request: TrainRequest, rank: int) -> int:
     log.error("%s", "".join(traceback.format_exception(error)))
-    if int(os.environ.get("RANK", "0")) == 0 or not isinstance(error, CancelledRunError):
-        write_durably(failure, record.model_dump_json())
+    cause = out_of_memory(error, request) or full_disk(error, request) or lost_peer(error) or error
+    record = ErrorRecord.of(cause)
+    if rank == 0 or not isinstance(cause, CancelledRunError):
+        write_failure(request.work, record)
     return record.exit_code
 
 

@@ -28,6 +28,12 @@ class Reporter:
         self._place = place
         self._phase = phase
         self._started = clock()
+        self._note = ""
+
+    def note(self, text: str) -> None:
+        """Something that stays on the board while the step goes on."""
+        self._note = text
+        self.show(CellState(label=self._place.label, phase=self._phase))
 
     def progress(self, done: int, total: int, loss: float | None = None, seconds_left: float | None = None) -> None:
         """Units of the step so far; without an estimate the time left is extrapolated from the time taken."""
@@ -39,7 +45,7 @@ class Reporter:
 
     def show(self, state: CellState, seconds_left: float | None = None) -> None:
         """Put a state on the board, at this cell's place."""
-        update = {"position": self._place.position, "seconds_left": seconds_left}
+        update = {"position": self._place.position, "seconds_left": seconds_left, "detail": self._note}
         Board(self._place.board).show(state.model_copy(update=update))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 
 from pydantic import SerializeAsAny
 
@@ -81,7 +80,9 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
         place = Place(workspace=workspace, board=board, label=SHARED, position=0, run=run)
         held = Session(place, shipper, opening.tracking.flush_seconds)
         try:
-            with counting() as steps, _processes(slots, steps, workspace.report(opening.name) / "children.log"):
+            log_file = workspace.report(opening.name) / "children.log"
+            pool = children(slots.count, log_file, opening.distributed.stall_seconds)
+            with counting() as steps, _processes(slots, steps, pool):
                 yield held
         except BaseException as error:
             close_left([*steps.cells, place], error)
@@ -93,10 +94,10 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
 
 
 @contextmanager
-def _processes(slots: Slots, steps: Steps, children_log: Path) -> Iterator[None]:
+def _processes(slots: Slots, steps: Steps, pool: AbstractContextManager[object]) -> Iterator[None]:
     """Slots, child processes and ranks; at the end none of them is there, and every step has closed its run."""
     try:
-        with sharing(slots), children(slots.count, children_log), gangs():
+        with sharing(slots), pool, gangs():
             yield
     finally:
         if not steps.wait(_QUIET_SECONDS):

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.flows.conftest import wait_until_up
 from tests.flows.worlds import (
     cells_of,
     client,
@@ -30,6 +29,7 @@ from tests.flows.worlds import (
 )
 from tests.launch.worlds import wait_until
 from tests.ports import refusing_port
+from tests.prefect_server import wait_until_up
 
 pytestmark = pytest.mark.timeout(1500)
 LONG = {"max_steps": 120, "per_device_train_batch_size": 4, "save_steps": 5}

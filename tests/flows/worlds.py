@@ -61,13 +61,16 @@ def write_experiment(folder: Path, **changes: Any) -> Path:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`tuneline` in a folder, without waiting; when the block ends, so does what is left of it."""
+def started(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """`tuneline` in a folder, without waiting; when the block ends, so does what is left of it.
+
+    `variables`: environment variables beside those of the test, of which none that means something to us is handed on.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "TUNELINE_"))}
     process = subprocess.Popen(
         [sys.executable, "-m", "flows", *arguments],
         cwd=folder,
-        env=environment | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        env=environment | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"} | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -82,9 +85,9 @@ def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def tuneline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def tuneline(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `tuneline` to its end."""
-    with started(folder, *arguments) as process:
+    with started(folder, *arguments, **variables) as process:
         output, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 

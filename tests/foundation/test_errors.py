@@ -9,6 +9,7 @@ import pytest
 
 from tasks.foundation import errors
 from tasks.foundation.errors import (
+    BatchTooLargeError,
     CancelledRunError,
     DataError,
     ErrorRecord,
@@ -25,6 +26,7 @@ CODES = {
     "ResourceError": 20,
     "DependencyError": 21,
     "DivergenceError": 30,
+    "HangError": 31,
     "RankError": 32,
     "IntegrityError": 40,
     "GateError": 41,
@@ -99,20 +101,62 @@ def test_what_ends_a_program_from_outside_is_no_error_of_the_program(
     assert type(ErrorRecord.of(raised).error()) is cause
 
 
-@pytest.mark.parametrize(
-    "raised",
-    [
-        OSError(errno.ENOSPC, "No space left on device", "weights"),
-        OSError(errno.EDQUOT, "Disk quota exceeded"),
-        RuntimeError("I/O error: No space left on device (os error 28)"),
-        MemoryError(),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried\nto allocate 8 bytes"),
-        OSError(errno.ENOMEM, "Cannot allocate memory"),
-    ],
-    ids=["full disk", "quota", "full disk in a library", "memory", "torch memory", "system memory"],
-)
+def test_a_refined_cause_of_our_own_is_itself_again_after_a_file() -> None:
+    recorded = ErrorRecord.model_validate_json(ErrorRecord.of(BatchTooLargeError("at step 3")).model_dump_json())
+
+    assert (type(recorded.error()), recorded.exit_code) == (BatchTooLargeError, 20)
+
+
+def test_a_record_that_names_a_cause_of_a_newer_version_falls_back_to_its_exit_code() -> None:
+    assert type(ErrorRecord(cause="CacheFullError", what="full", exit_code=20).error()) is ResourceError
+
+
+FULL_DISKS = {
+    "full disk": OSError(errno.ENOSPC, "No space left on device", "weights"),
+    "quota": OSError(errno.EDQUOT, "Disk quota exceeded"),
+    "limit on files": OSError(errno.EFBIG, "File too large"),
+    "safetensors": RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    "safetensors, limit": RuntimeError("Error while serializing: I/O error: File too large (os error 27)"),
+    "torch.save": RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+}
+
+NO_MEMORY = {
+    "Python": MemoryError(),
+    "system": OSError(errno.ENOMEM, "Cannot allocate memory"),
+    "torch on a CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried\nto allocate 8 bytes"),
+    "torch on a GPU": type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2 GiB."),
+    "CUDA": RuntimeError("CUDA error: out of memory"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "bitsandbytes": RuntimeError("Error out of memory at line 392 in file /src/csrc/pythonInterface.cpp"),
+    "mmap": RuntimeError("unable to mmap 512 bytes from file <x>: Cannot allocate memory (12)"),
+    "C++": RuntimeError("std::bad_alloc"),
+}
+
+
+@pytest.mark.parametrize("raised", [*FULL_DISKS.values(), *NO_MEMORY.values()], ids=[*FULL_DISKS, *NO_MEMORY])
 def test_a_full_disk_or_memory_is_a_lack_of_resources_whoever_noticed(raised: Exception) -> None:
     assert ErrorRecord.of(raised).exit_code == 20
+    assert errors.is_out_of_memory(raised) == (raised in NO_MEMORY.values())
+
+
+def test_what_a_library_says_because_the_disk_was_full_is_a_full_disk() -> None:
+    def fail() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "weights")
+        finally:
+            raise ValueError("archive is not closed")
+
+    with pytest.raises(ValueError, match="not closed") as caught:
+        fail()
+    assert errors.shortage(caught.value).where == "weights"
+
+
+def test_a_cause_of_our_own_is_not_taken_for_the_shortage_before_it() -> None:
+    wrapped = RuntimeError("cannot go on")
+    wrapped.__cause__ = DataError("broken")
+    wrapped.__cause__.__cause__ = MemoryError()
+
+    assert errors.shortage(wrapped) is None
 
 
 def test_other_errors_of_the_system_and_our_own_are_no_lack_of_resources() -> None:

@@ -78,3 +78,10 @@ def wait_for(path: Path) -> int:
     while not path.exists():
         time.sleep(0.01)
     return os.getpid()
+
+
+def storm(megabytes: int) -> int:
+    """Print without an end of line, as no text can be; then in lines."""
+    for _ in range(megabytes):
+        os.write(1, b"\xff\xfe\x00" * (1 << 20) if _ % 2 else b"\xc3(\n" * (1 << 20))
+    return megabytes

@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from tasks.foundation import faults
 from tasks.training import worker
 from tasks.training.values import TrainRequest, TrainResult
 from tests.ports import free_port
@@ -54,6 +55,7 @@ def trained_by_ranks(request: TrainRequest, **environment: str) -> TrainResult:
 
 def _rank(request: Path, environment: dict[str, str]) -> None:
     os.environ |= environment | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    faults.arm()
     with (request.parent / f"log-{environment['RANK']}.txt").open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

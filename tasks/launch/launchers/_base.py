@@ -40,6 +40,8 @@ class Launcher(Settings):
     """What ranks compute on; `auto` is what this machine has. A rank never falls back to another one."""
     parallel_cells: int | None = Field(default=None, gt=0)
     """Cells side by side; when absent, as many as cores (CPU) or accelerators allow."""
+    max_restarts: int = Field(default=1, ge=0)
+    """How often a gang whose rank died or hung starts again by itself, from its last checkpoint."""
     stall_seconds: StallSettings = StallSettings()
     """Watching for hangs: progress counts, not life."""
 
@@ -81,6 +83,13 @@ class Launcher(Settings):
         fitting = max((len(devices) or cores) // ranks, 1)
         count = min(self.parallel_cells or fitting, fitting) if devices else (self.parallel_cells or fitting)
         return tuple(devices[i * ranks : (i + 1) * ranks] for i in range(count))
+
+    def is_running(self, job: GangJob) -> bool:
+        """Whether a gang of this very request still works or waits, which an earlier pipeline process has started.
+
+        The request's file is left as it is then, its attempt too, and `start` takes that gang up.
+        """
+        return False
 
     def start(self, job: GangJob) -> Gang:
         """Start all ranks.

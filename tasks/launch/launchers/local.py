@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -16,19 +17,18 @@ import psutil
 
 from tasks.foundation.errors import ResourceError
 from tasks.launch.environment import rank_environment
+from tasks.launch.failure import forget_failed_rank
 from tasks.launch.guard import PARENT
 from tasks.launch.launchers._base import Launcher
+from tasks.launch.ownership import GANG, OWNER, this_process
 from tasks.launch.protocol import GangJob
+from tasks.launch.reap import carrying, sweep
+from tasks.launch.starting import start_process
 
 log = logging.getLogger(__name__)
 
-_MARK = "TUNELINE_GANG"
-"""In the environment of every process of a gang: by it those are found whose parent is gone."""
-
 _LINGER_SECONDS = 2.0
 """How long ranks may outlive the agent: their guard looks twice a second."""
-
-_KILL_ROUNDS = 5
 
 
 class LocalLauncher(Launcher):
@@ -40,31 +40,42 @@ class LocalLauncher(Launcher):
     launcher: Literal["local"] = "local"
 
     def start(self, job: GangJob) -> LocalGang:
-        """Start the agent, which starts the ranks.
+        return start_agent(job, ["--standalone", f"--nproc-per-node={job.ranks}"], {})
 
-        Raises:
-            ResourceError: the system refuses another process, or the log cannot be written.
-        """
-        command = [
-            *(sys.executable, "-m", "tasks.launch.agent"),
-            *("--standalone", f"--nproc-per-node={job.ranks}", "--max-restarts=0"),
-            *("-m", job.module, str(job.request)),
-        ]
-        mark = uuid.uuid4().hex
-        try:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            with job.log.open("ab") as output:
-                process = subprocess.Popen(
+
+def start_agent(job: GangJob, meeting: Sequence[str], variables: dict[str, str]) -> LocalGang:
+    """Start the agent of this machine, which starts its ranks.
+
+    Args:
+        meeting: torchrun's arguments that say how many there are and where they meet.
+        variables: what the environment of the ranks gets beside that of every rank.
+
+    Raises:
+        ResourceError: the system refuses another process, or the log cannot be written.
+    """
+    command = [
+        *(sys.executable, "-m", "tasks.launch.agent", *meeting, "--max-restarts=0"),
+        *("-m", job.module, str(job.request)),
+    ]
+    mark = uuid.uuid4().hex
+    tokens = {GANG: mark, OWNER: str(this_process()), PARENT: str(os.getpid())}
+    try:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        forget_failed_rank(job.request.parent)
+        with job.log.open("ab") as output:
+            process = start_process(
+                lambda: subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=rank_environment(dict(os.environ), job) | {_MARK: mark, PARENT: str(os.getpid())},
+                    env=rank_environment(dict(os.environ), job) | variables | tokens,
                     start_new_session=True,  # Ctrl-C reaches the pipeline only, which then cancels in order
                 )
-        except OSError as error:
-            raise ResourceError(f"the ranks cannot be started: {error}", fix="The system says why") from error
-        return LocalGang(process, mark)
+            )
+    except OSError as error:
+        raise ResourceError(f"the ranks cannot be started: {error}", fix="The system says why") from error
+    return LocalGang(process, mark)
 
 
 class LocalGang:
@@ -93,14 +104,20 @@ class LocalGang:
                     process.send_signal(signal.SIGUSR1)
 
     def cancel(self, grace_seconds: float) -> None:
-        """SIGTERM, once however many ask: further ones would break off the agent's own waiting for its ranks."""
+        """SIGTERM, once however many ask; those who were stopped are woken, so that they can save."""
         with self._ending:
             if self.poll() is None:
                 self._process.send_signal(signal.SIGTERM)  # the agent passes it on
+                self._wake()
                 self._wait(grace_seconds)
             elif self.poll() == 0:
                 return
             self._end_leftovers(grace_seconds)
+
+    def _wake(self) -> None:
+        for process in self._members():
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def _wait(self, seconds: float) -> None:
         try:
@@ -112,22 +129,9 @@ class LocalGang:
         """Kill what is still alive. Ranks whose agent has ended are about to end themselves, so they get a moment."""
         if self.poll() is not None:
             psutil.wait_procs(self._members(), timeout=min(_LINGER_SECONDS, grace_seconds))
-        for _ in range(_KILL_ROUNDS):
-            if not (members := self._members()):
-                break
-            for process in members:
-                log.warning("killing pid %d", process.pid)
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(members, timeout=_LINGER_SECONDS)
+        sweep(GANG, self._mark)
         self._process.wait()
 
     def _members(self) -> list[psutil.Process]:
         """Every living process of the gang, whoever its parent is now."""
-        return [process for process in psutil.process_iter() if self._is_member(process)]
-
-    def _is_member(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get(_MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):  # it has ended, or belongs to somebody else
-            return False
+        return carrying(GANG, self._mark)

@@ -1,0 +1,1 @@
+"""The fault list, done to the plain script: what happens to a user who has nothing else."""

@@ -1,0 +1,116 @@
+"""Processes of a run whose pipeline is gone: found by their token, ended with a ladder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import psutil
+
+from tasks.foundation.values import Value
+from tasks.launch.ownership import GANG, OWNER, Owner, owner_named
+
+log = logging.getLogger(__name__)
+
+_KILL_SECONDS = 2.0
+"""How long the kernel may take to clear a killed process away."""
+
+_ROUNDS = 5
+"""A process that is being killed may just have started another one."""
+
+
+class Orphan(Value):
+    """A process whose owner is dead."""
+
+    pid: int
+    since: float
+    """When it started, in seconds since 1970."""
+    command: str
+    owner: Owner
+    gang: str = ""
+    """The gang that it belongs to; empty for other helpers of the pipeline."""
+
+
+def orphans() -> list[Orphan]:
+    """Every orphan of this user on this machine, by pid.
+
+    Those are left out whose owner lives, is of another host (a scheduler has brought the process here), or of another
+    user; so are processes of another pid namespace, in which the owner's pid names somebody else.
+    """
+    return [orphan for _, orphan in _found()]
+
+
+def reap(grace_seconds: float) -> list[Orphan]:
+    """End all orphans: SIGTERM, so that ranks can save, then SIGKILL. Returns those that were there."""
+    found = _found()
+    end([process for process, _ in found], grace_seconds)
+    return [orphan for _, orphan in found]
+
+
+def end(processes: Sequence[psutil.Process], grace_seconds: float) -> None:
+    """SIGTERM, wait, SIGKILL. A stopped process is woken: it could not hear the first one."""
+    if grace_seconds > 0:
+        for process in processes:
+            with suppress(psutil.Error):
+                process.terminate()
+                process.resume()
+        _, processes = psutil.wait_procs(processes, timeout=grace_seconds)
+    for process in processes:
+        log.warning("killing pid %d", process.pid)
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_KILL_SECONDS)
+
+
+def sweep(name: str, token: str) -> None:
+    """Kill whatever carries a token, until nothing does."""
+    for _ in range(_ROUNDS):
+        found = carrying(name, token)
+        if not found:
+            return
+        end(found, 0)
+        time.sleep(0.05)
+
+
+def carrying(name: str, token: str) -> list[psutil.Process]:
+    """Every living process whose environment holds this token, whoever its parent is now; not the caller."""
+    return [process for process, environment in _ours() if environment.get(name) == token]
+
+
+def _found() -> list[tuple[psutil.Process, Orphan]]:
+    found = []
+    for process, environment in _ours():
+        owner = owner_named(environment.get(OWNER, ""))
+        if owner is None or not owner.is_here or owner.lives:
+            continue
+        with suppress(psutil.Error):
+            command, since = " ".join(process.cmdline()), process.create_time()
+            gang = environment.get(GANG, "")
+            orphan = Orphan(pid=process.pid, since=since, command=command, owner=owner, gang=gang)
+            found.append((process, orphan))
+    return sorted(found, key=lambda pair: pair[1].pid)
+
+
+def _ours() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    """Living processes of this user and pid namespace, with their environments."""
+    namespace = _namespace(os.getpid())
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.uids().real != os.getuid():
+                continue
+            environment = process.environ()
+            if process.status() == psutil.STATUS_ZOMBIE or _namespace(process.pid) != namespace:
+                continue
+        except (psutil.Error, OSError):  # it has ended
+            continue
+        yield process, environment
+
+
+def _namespace(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")  # noqa: PTH115  (it is no path)
+    except OSError:  # no Linux, or it has ended
+        return ""

@@ -1,0 +1,65 @@
+"""Under which engine a cell trains: what a method refuses, and what a rank must set before it imports anything.
+
+Light: experiments are checked with it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tasks.foundation.errors import ConfigError
+from tasks.launch.layout import Layout
+from tasks.methods import Method
+from tasks.training.settings import TrainingSettings
+
+
+def engine_name(layout: Layout) -> str:
+    """`ddp`, `fsdp2` or `zero0` to `zero3`: what `MethodInfo.refuses` and the documentation call it."""
+    return f"zero{layout.zero_stage}" if layout.engine == "deepspeed" else layout.engine
+
+
+def refuse_engine(method: Method, layout: Layout) -> None:
+    """What a method cannot do under an engine.
+
+    Raises:
+        ConfigError: with the declared reason and the engines that are left.
+    """
+    name, refused = engine_name(layout), method.info.refuses
+    if name in refused:
+        left = [engine for engine in ("ddp", "zero1", "zero2", "zero3", "fsdp2") if engine not in refused]
+        raise ConfigError(
+            f"{method.kind} cannot train under {name}: {refused[name]}",
+            where=f"methods[{method.label}]",
+            allowed=", ".join(left),
+            fix=f"Set distributed.strategy: {left[0]}, or take this method out",
+        )
+    if layout.engine == "fsdp2" and layout.ranks == 1:
+        raise ConfigError(
+            "fsdp2 shares a model among ranks, and there is one",
+            where="distributed.strategy",
+            fix="Set distributed.strategy: ddp, or distributed.ranks_per_node above 1",
+        )
+
+
+def resolve_precision(training: TrainingSettings, layout: Layout) -> TrainingSettings:
+    """`precision: auto` made concrete, so that it is part of what the cell is.
+
+    Raises:
+        ConfigError: the device cannot compute in the precision that was asked for.
+    """
+    if training.precision == "fp16" and layout.device == "cpu":
+        raise ConfigError(
+            "fp16 mixed precision needs an accelerator, and the ranks compute on CPUs",
+            where="training.precision",
+            allowed="fp32, bf16",
+            fix="Set training.precision: fp32",
+        )
+    if training.precision != "auto":
+        return training
+    return training.model_copy(update={"precision": "bf16" if layout.device == "cuda" else "fp32"})
+
+
+def prepare_environment(layout: Layout) -> None:
+    """Before torch and DeepSpeed are imported: a rank that computes on the CPU sees no accelerator at all."""
+    if layout.device == "cpu":
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}

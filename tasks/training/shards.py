@@ -1,0 +1,134 @@
+"""Parameters as engines hold them - whole on every rank, or a part on each - and what ranks must know of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def anywhere(condition: bool, device: torch.device) -> bool:
+    """True on every rank where it is true on any. All ranks must call it."""
+    if not distributed.is_initialized():
+        return condition
+    flag = torch.tensor(int(condition), device=device)
+    distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a parameter or of its gradient: all of it, its share, or (ZeRO-3) its flat share."""
+    if isinstance(tensor, DTensor):
+        return tensor.to_local()
+    part: torch.Tensor = getattr(tensor, "ds_tensor", tensor)
+    return part
+
+
+def element_count(parameter: nn.Parameter) -> int:
+    """Elements of the whole parameter; a 4-bit tensor packs two into each byte."""
+    if hasattr(parameter, "quant_state"):
+        return int(parameter.quant_state.shape.numel())
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def gather(model: nn.Module, *, frozen: bool) -> dict[str, torch.Tensor]:
+    """The whole tensors by full name, on the CPU of rank 0; empty on the others. All ranks must call it.
+
+    One parameter after the other, so no device ever holds more than one of them whole. Where an engine trains float32
+    masters of 16-bit weights, the masters are what comes back.
+
+    Args:
+        model: the unwrapped model.
+        frozen: False gives what trains only; True every parameter, and the persistent buffers.
+    """
+    first = not distributed.is_initialized() or distributed.get_rank() == 0
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or frozen:
+            whole = _whole(parameter)
+            if first:
+                found[name] = whole.detach().to("cpu", copy=True).contiguous()
+    if first and frozen:
+        kept = model.state_dict().keys()
+        found |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in kept}
+    return found
+
+
+def scatter(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put whole tensors, which every rank has, into the parameters of that name; each rank keeps its part."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in tensors:
+                local_part(parameter).copy_(_part_like(parameter, tensors[name]))
+
+
+def parts_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's state in which shared tensors are this rank's parts, plain tensors that can be pickled."""
+    whole = optimizer.state_dict()
+    states = {
+        number: {name: local_part(value) if torch.is_tensor(value) else value for name, value in state.items()}
+        for number, state in whole["state"].items()
+    }
+    return {"state": states, "param_groups": whole["param_groups"]}
+
+
+def share_again(optimizer: torch.optim.Optimizer) -> None:
+    """Make the parts in an optimiser's state shared tensors again, laid out as their parameters are."""
+    for parameter, state in optimizer.state.items():
+        if isinstance(parameter, DTensor):
+            for name, part in state.items():
+                if torch.is_tensor(part) and part.shape == parameter.to_local().shape:
+                    state[name] = DTensor.from_local(
+                        part,
+                        parameter.device_mesh,
+                        parameter.placements,
+                        run_check=False,
+                        shape=parameter.shape,
+                        stride=parameter.stride(),
+                    )
+
+
+def _part_like(parameter: nn.Parameter, whole: torch.Tensor) -> torch.Tensor:
+    if isinstance(parameter, DTensor):
+        placed = whole.to(parameter.device_mesh.device_type)
+        shared = distribute_tensor(placed, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        return shared.to_local()
+    return whole
+
+
+def _whole(parameter: nn.Parameter) -> torch.Tensor:
+    if isinstance(parameter, DTensor):
+        return parameter.full_tensor()
+    master = _deepspeed_master(parameter)
+    if master is not None:
+        return master
+    return _unpartitioned(parameter)
+
+
+def _deepspeed_master(parameter: nn.Parameter) -> torch.Tensor | None:
+    """The float32 values that DeepSpeed's optimiser updates, or None where it keeps none of this parameter."""
+    if not (hasattr(parameter, "_hp_mapping") or hasattr(parameter, "_z3_optimizer")):
+        return None
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    master: torch.Tensor | None = safe_get_full_fp32_param(parameter)
+    return master
+
+
+def _unpartitioned(parameter: nn.Parameter) -> torch.Tensor:
+    """A parameter under ZeRO-3 that no optimiser holds, or any that was never partitioned."""
+    if not hasattr(parameter, "ds_id"):
+        return parameter
+    from deepspeed.zero import GatheredParameters
+
+    with GatheredParameters([parameter]):
+        return parameter.detach().clone()

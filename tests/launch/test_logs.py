@@ -1,0 +1,35 @@
+"""A log that grows beyond its limit is emptied; what it held last is kept beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.launch.logs import cap, earlier
+
+
+def test_a_small_log_is_left_as_it_is(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    cap(log, 10)
+    log.write_bytes(b"0123456789")
+    cap(log, 10)
+    assert log.read_bytes() == b"0123456789"
+    assert not earlier(log).exists()
+
+
+def test_of_a_large_log_the_end_is_kept_and_its_writers_go_on(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"first line\n" * 5 + b"\xff\xfe last\n")
+        cap(log, 20)
+        assert earlier(log).read_bytes() == b"\nfirst line\n\xff\xfe last\n"[-20:]
+        writer.write(b"next\n")
+    assert log.read_bytes() == b"next\n"
+
+
+def test_the_kept_part_is_replaced_by_the_next(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    for letter in (b"a", b"b"):
+        log.write_bytes(letter * 30)
+        cap(log, 20)
+    assert earlier(log).read_bytes() == b"b" * 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "log.txt.1"]

@@ -1,0 +1,275 @@
+"""A real Slurm cluster of two nodes on this machine: own keys, ports and folders, and nothing is left of it.
+
+`PlainCluster`: two slurmd side by side at 127.0.0.1. `NamespacedCluster`: each node has a network, a host name, mounts
+and process ids of its own, as machines have, so that a localhost address or a wrong interface fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.launch.worlds import alive, wait_until
+from tests.ports import free_port
+from tests.slurm.files import CGROUPS, cgroup_conf, gres_conf, slurm_conf
+
+log = logging.getLogger(__name__)
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+_serial = itertools.count()
+
+
+def why_not() -> str:
+    """Why no cluster can be started here; empty when one can."""
+    if os.geteuid() != 0:
+        return "a Slurm cluster of our own needs root"
+    missing = [name for name in PROGRAMS if shutil.which(name, path=_PATH) is None]
+    return f"not installed: {', '.join(missing)} (infra/install-system-packages.sh)" if missing else ""
+
+
+class PlainCluster:
+    """Controller, authentication and two nodes as children of this process."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tl", dir="/tmp"))  # short: a socket's path has 108 bytes at most
+        self.mark = f"t{os.getpid() % 100_000}x{next(_serial)}"
+        self.nodes = (f"{self.mark}n1", f"{self.mark}n2")
+        self.ports = {name: free_port() for name in ("controller", "slurmd", *self.nodes)}
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    # --- how nodes differ -----------------------------------------------------------------------------------------
+
+    @property
+    def controller_host(self) -> str:
+        """`SlurmctldHost`."""
+        return f"{socket.gethostname().partition('.')[0]}(127.0.0.1)"
+
+    def node_line(self, node: str) -> str:
+        """Where slurm.conf finds a node."""
+        host = socket.gethostname().partition(".")[0]
+        return f"NodeHostname={host} NodeAddr=127.0.0.1 Port={self.ports[node]}"
+
+    def node_command(self, node: str) -> list[str]:
+        """What runs slurmd for a node."""
+        return ["slurmd", "-D", "-N", node, "-f", self.environment["SLURM_CONF"]]
+
+    def controller_command(self, daemon: list[str]) -> list[str]:
+        """What runs the controller."""
+        return daemon
+
+    def build(self) -> None:
+        """What must be there before the daemons start."""
+
+    def dismantle(self) -> None:
+        """Take it away again."""
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Return when both nodes are idle."""
+        self._write_files()
+        self.build()
+        run, logs = self.folder / "run", self.folder / "log"
+        self._start(
+            "munged",
+            *("munged", "--foreground", f"--key-file={self.folder}/munge.key", f"--socket={run}/munge.sock"),
+            *(f"--pid-file={run}/munged.pid", f"--log-file={logs}/munged.log", f"--seed-file={run}/munged.seed"),
+        )
+        wait_until((run / "munge.sock").exists)
+        self.start_controller()
+        for node in self.nodes:
+            self.start_node(node)
+        wait_until(lambda: self.node_states() == ["idle", "idle"])
+
+    def start_controller(self, *, clean: bool = True) -> None:
+        """`clean`: without the state that an earlier controller left."""
+        daemon = ["slurmctld", "-D", *(["-c"] if clean else []), "-f", self.environment["SLURM_CONF"]]
+        self._start("slurmctld", *self.controller_command(daemon))
+
+    def start_node(self, node: str) -> None:
+        self._start(node, *self.node_command(node))
+
+    def stop_daemon(self, name: str, number: int = signal.SIGTERM) -> None:
+        """End the controller, or a node's slurmd; SIGKILL ends a namespaced node with all that runs on it."""
+        process = self.daemons.pop(name, None)
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill_node(self, node: str) -> None:
+        """The daemon of a plain node; all of a namespaced one, as when it loses its power."""
+        self.stop_daemon(node, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Cancel all jobs, end the daemons, take away cgroups and files."""
+        if "slurmctld" in self.daemons:
+            with suppress(subprocess.TimeoutExpired):
+                self.command("scancel", "--user=root", check=False)
+                self.command("scancel", "--user=root", "--signal=KILL", "--full", check=False)
+            with suppress(AssertionError):
+                wait_until(lambda: self.command("squeue", "-h") == "")
+        for name in self.nodes:
+            self.kill_node(name)
+        for name in ("slurmctld", "munged"):
+            self.stop_daemon(name)
+        self.dismantle()
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for folder in self.cgroups():
+            with suppress(OSError):
+                folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def command(self, *arguments: str, check: bool = True) -> str:
+        """Ask Slurm something."""
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, check=False, timeout=60, env=os.environ | self.environment
+        )
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def node_states(self) -> list[str]:
+        return self.command("sinfo", "-h", "-N", "-o", "%T", check=False).split()
+
+    def jobs(self) -> list[str]:
+        """Ids of all jobs that wait or run."""
+        return self.command("squeue", "-h", "-o", "%i").split()
+
+    def job(self, number: str) -> dict[str, str]:
+        """What `scontrol show job` says."""
+        words = self.command("scontrol", "show", "job", number, "-o").split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def pids(self) -> list[int]:
+        """Everything that runs on the nodes or for them, daemons included, found by the file that all are told."""
+        found = []
+        for process in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                if str(self.folder).encode() in (process / "environ").read_bytes() + (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return [pid for pid in alive(found) if pid != os.getpid()]
+
+    def cgroups(self) -> list[Path]:
+        """Folders of our nodes' cgroups, the deepest first."""
+        found = [path for path in CGROUPS.glob(f"*/slurm_{self.mark}*") for path in (path, *path.rglob("*/"))]
+        return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def _write_files(self) -> None:
+        self.folder.chmod(0o755)
+        for name in ("run", "state", "log", "dev", *(f"spool.{node}" for node in self.nodes)):
+            (self.folder / name).mkdir(mode=0o755)
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        for index in range(2):  # as /dev/null: Slurm wants devices, and hands out their numbers
+            os.mknod(self.folder / "dev" / f"gpu{index}", 0o666 | 0o020000, os.makedev(1, 3))
+        (self.folder / "slurm.conf").write_text(slurm_conf(self))
+        (self.folder / "gres.conf").write_text(gres_conf(self.folder, self.nodes))
+        (self.folder / "cgroup.conf").write_text(cgroup_conf())
+
+    def _start(self, name: str, *command: str) -> None:
+        with (self.folder / "log" / f"{name}.out").open("ab") as output:
+            self.daemons[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={"PATH": _PATH} | self.environment,
+                start_new_session=True,
+            )
+
+
+class NamespacedCluster(PlainCluster):
+    """The nodes are machines as far as networks, host names and processes go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._net = f"10.{100 + os.getpid() % 100}.{next(_serial) % 250}"
+        self._bridge = f"tl{os.getpid() % 1_000_000}b"
+        self._addresses = {node: f"{self._net}.{11 + index}" for index, node in enumerate(self.nodes)}
+
+    @property
+    def controller_host(self) -> str:
+        return f"{socket.gethostname().partition('.')[0]}({self._net}.1)"
+
+    def node_line(self, node: str) -> str:
+        return f"NodeHostname={node} NodeAddr={node}"
+
+    def node_command(self, node: str) -> list[str]:
+        script = 'hostname "$1" && mount --bind "$2" /etc/hosts && exec slurmd -D -f "$3"'
+        return [
+            *("nsenter", f"--net=/run/netns/{node}"),
+            *("unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *("sh", "-c", script, "sh", node, str(self._hosts(node)), self.environment["SLURM_CONF"]),
+        ]
+
+    def controller_command(self, daemon: list[str]) -> list[str]:
+        """With names for the nodes, which only slurmctld has to find."""
+        script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", script, "sh", str(self._hosts("controller")), *daemon]
+
+    def build(self) -> None:
+        """A bridge, and a pair of virtual cards for each node. Each knows itself as 127.0.1.1, as Debian does."""
+        _ip("link", "add", self._bridge, "type", "bridge")
+        _ip("addr", "add", f"{self._net}.1/24", "dev", self._bridge)
+        _ip("link", "set", self._bridge, "up")
+        self._write_hosts("controller", "127.0.0.1 localhost", *(f"{a} {n}" for n, a in self._addresses.items()))
+        for index, (node, address) in enumerate(self._addresses.items()):
+            card, others = f"{self._bridge}{index}", {n: a for n, a in self._addresses.items() if n != node}
+            _ip("netns", "add", node)
+            _ip("link", "add", card, "type", "veth", "peer", "name", f"fabric{index}", "netns", node)
+            _ip("link", "set", card, "master", self._bridge, "up")
+            _ip("-n", node, "addr", "add", f"{address}/24", "dev", f"fabric{index}")
+            _ip("-n", node, "link", "set", "lo", "up")
+            _ip("-n", node, "link", "set", f"fabric{index}", "up")
+            self._write_hosts(
+                node, "127.0.0.1 localhost", f"127.0.1.1 {node}", *(f"{a} {n}" for n, a in others.items())
+            )
+
+    def dismantle(self) -> None:
+        for node in self.nodes:
+            _ip("netns", "del", node, check=False)
+        _ip("link", "del", self._bridge, check=False)
+
+    def _hosts(self, node: str) -> Path:
+        return self.folder / f"hosts.{node}"
+
+    def _write_hosts(self, whose: str, *lines: str) -> None:
+        self._hosts(whose).write_text("\n".join([*lines, ""]))
+
+
+def _ip(*arguments: str, check: bool = True) -> None:
+    subprocess.run(["ip", *arguments], check=check, capture_output=True)
+
+
+@contextmanager
+def running(cluster: PlainCluster) -> Iterator[PlainCluster]:
+    """Start it, and leave nothing of it."""
+    try:
+        cluster.start()
+        log.info("cluster %s with %s", cluster.mark, (cluster.folder / "slurm.conf").read_text())
+        yield cluster
+    finally:
+        cluster.stop()
