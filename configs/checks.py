@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from configs.engines import engine_problems
+from configs.engines import deepspeed_of, engine_problems
 from configs.experiment import Experiment, Paths
 from configs.first_rows import first_rows
 from configs.wording import nearest, shown
@@ -19,10 +19,12 @@ from tasks.foundation.disk import free_bytes
 from tasks.foundation.errors import ConfigError, DataError, ResourceError, TunelineError
 from tasks.health.machine import writable_check
 from tasks.health.servers import tracking_check
+from tasks.launch.slots import accelerators
 from tasks.methods import Conditions, Method
 from tasks.metrics import all_metrics
 from tasks.models import BaseModelFacts, resolve_base
 from tasks.tracking.uri import sqlite_file, tracking_uri
+from tasks.training.engines import refuse_engine, resolve_precision
 
 T = TypeVar("T")
 
@@ -52,7 +54,7 @@ def validate(
     for side in ("train", "eval"):
         problems += _data_problems(experiment, side, rows=rows)
     _caught(problems, lambda: _check_probe(experiment.evaluation.probe))
-    problems += engine_problems(experiment.distributed, experiment.training)
+    problems += _engine_problems(experiment)
     if facts is not None:
         problems += _method_problems(experiment, facts)
         _caught(problems, lambda: _check_answer_room(experiment, facts))
@@ -117,6 +119,20 @@ def _check_answer_room(experiment: Experiment, facts: BaseModelFacts) -> None:
     if generates and 0 < context <= length:
         what = f"{length} tokens leave no room for a prompt in the model's context of {context}"
         raise ConfigError(what, where="evaluation.max_new_tokens", allowed=f"below {context}", fix="Lower it")
+
+
+def _engine_problems(experiment: Experiment) -> list[TunelineError]:
+    """What is wrong with the strategy, and which methods and which precision cannot be had under it."""
+    distributed, training = experiment.distributed, experiment.training
+    problems: list[TunelineError] = [*engine_problems(distributed, training)]
+    if problems:
+        return problems
+    layout = distributed.layout(deepspeed_of(distributed, training), accelerators=bool(accelerators()))
+    for method in experiment.methods:
+        if method.info.holds != "nothing":
+            _caught(problems, partial(refuse_engine, method, layout))
+    _caught(problems, lambda: resolve_precision(training, layout))
+    return problems
 
 
 def _method_problems(experiment: Experiment, facts: BaseModelFacts) -> list[TunelineError]:

@@ -185,7 +185,7 @@ def _repetitions(config: dict[str, Any], distributed: Launcher, training: Traini
     said: dict[str, tuple[float, str]] = {
         "train_micro_batch_size_per_gpu": (micro, f"training.per_device_train_batch_size is {micro}"),
         "gradient_accumulation_steps": (steps, f"training.gradient_accumulation_steps is {steps}"),
-        "train_batch_size": (micro * steps * ranks, f"{ranks} ranks x {micro} sequences x {steps} micro-steps are set"),
+        "train_batch_size": (micro * steps * ranks, f"ranks x sequences x micro-steps are {ranks} x {micro} x {steps}"),
         "gradient_clipping": (training.max_grad_norm, f"training.max_grad_norm is {training.max_grad_norm:g}"),
     }
     for key, (value, ours) in said.items():

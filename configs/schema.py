@@ -96,8 +96,9 @@ def suggest_key(root: type[BaseModel], path: KeyPath, data: Any) -> str:
         return _target(*targets[0])
     if word in ADVICE:
         return ADVICE[word]
-    if section is not None and issubclass(section, Launcher) and launchers_with(str(name)):
-        return _of_a_launcher(str(name))
+    if launchers_with(str(name)):
+        in_launcher = section is not None and issubclass(section, Launcher)
+        return _of_a_launcher(str(name)) if in_launcher else _target("distributed", str(name))
     if close := nearest(str(name), own):
         return f"Did you mean {close}?"
     return _in_other_section(root, str(name), tuple(parent))

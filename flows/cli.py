@@ -108,6 +108,29 @@ def ui(
 
 
 @app.command()
+def reap(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is.")] = False,
+    grace: Annotated[float, typer.Option(help="Seconds that ranks get to save a checkpoint.", min=0)] = 15.0,
+) -> None:
+    """End processes of runs whose pipeline is dead; those of a living one, and of other users, are never touched."""
+    from flows.commands.reap import reap_orphans
+
+    reap_orphans(grace, Console(), dry_run=dry_run)
+
+
+@app.command()
+def reconcile(
+    every: Annotated[float | None, typer.Option(help="Go on, and look again after so many seconds.", min=1)] = None,
+    uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI, when it is not the default.")] = None,
+    all_hosts: Annotated[bool, typer.Option("--all-hosts", help="Also runs of hosts that share the folder.")] = False,
+) -> None:
+    """Close what a power cut left open: runs in MLflow, and flow runs in Prefect, whose process is dead."""
+    from flows.commands.reconcile import reconcile_runs
+
+    reconcile_runs(uri, every, Console(), all_hosts=all_hosts)
+
+
+@app.command()
 def doctor() -> None:
     """Look at this machine: versions, accelerators, disk, servers."""
     from flows.commands.doctor import examine

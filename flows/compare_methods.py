@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas import State
 
 from configs.experiment import Experiment
+from flows.guarding import end_with_worker
 from flows.outcome import FlowOutcome, ended, error_of, outcome_of, value_of
 from flows.parts import (
     conditions_of,
@@ -20,6 +21,7 @@ from flows.parts import (
     workspace,
     yardstick_of,
 )
+from flows.reconcile import forget_flow_run, note_flow_run
 from tasks.compare import compare
 from tasks.comparison.values import Comparison
 from tasks.evaluate import evaluate
@@ -38,7 +40,15 @@ from tasks.workspace import Place
 from tasks.workspace.session import Session, session
 
 
-@flow(name="compare-methods", flow_run_name="compare {experiment}", persist_result=False)
+@flow(
+    name="compare-methods",
+    flow_run_name="compare {experiment}",
+    persist_result=False,
+    on_completion=[forget_flow_run],
+    on_failure=[forget_flow_run],
+    on_crashed=[forget_flow_run],
+    on_cancellation=[forget_flow_run],
+)
 def compare_methods(experiment: str, overrides: list[str] | None = None) -> State[FlowOutcome]:
     """Train every method of an experiment on the same data, compare them, and register the winner.
 
@@ -49,6 +59,8 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Stat
         experiment: path of the experiment file, relative to the working directory.
         overrides: changes as `key=value`, for example `training.max_steps=100`.
     """
+    end_with_worker()
+    note_flow_run()
     settings = load_settings(experiment, overrides or [])
     with session(opening_of(settings, "compare-methods"), workspace()) as here:
         material = prepare_material(settings, here.place)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.foundation.errors import DependencyError, ResourceError, TunelineError
+from tasks.launch.guard import PARENT
+from tasks.launch.starting import start_process
 
 HOST = "127.0.0.1"
 PAGE_PORT = 4200
@@ -150,8 +152,14 @@ def start_server(port: int, log: Path) -> OwnServer:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | loud, start_new_session=True
+            process = start_process(
+                lambda: subprocess.Popen(
+                    command,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | loud | {PARENT: str(os.getpid())},
+                    start_new_session=True,
+                )
             )
     except OSError as error:
         what = f"Prefect's server cannot be started: {error.strerror}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
 
 from benchmarks.control.crashes import judge
-from benchmarks.control.stage import SAVE_STEPS, STEPS, Stage
+from benchmarks.control.stage import SAVE_STEPS, STEPS, Case, Stage
 from benchmarks.findings import Finding, Verdict
 
 _HANG_SECONDS = 60.0
@@ -68,6 +69,8 @@ def _mount(options: str, folder: Path) -> bool:
 def full_store(stage: Stage) -> Iterator[Finding]:
     """Row 20: no room for the record."""
     case = stage.case("row-20")
+    with closing(sqlite3.connect(case.folder / "mlflow.db")) as store, store:
+        store.execute("create table filler as select zeroblob(10000000)")  # larger than any file of the training
     attempt = case.run("file-limit:mlflow.db:8192")
     steps = case.logged_steps()
     lost = f"{steps} of {STEPS} losses are in MLflow"
@@ -95,10 +98,19 @@ def not_finite(stage: Stage) -> Iterator[Finding]:
     yield Finding(name="32", done="one loss is NaN", saw=saw, verdict=verdict)
     case = stage.case("row-33")
     attempt = case.run(changes={"learning-rate": "1000"})
+    yield Finding(
+        name="33",
+        done="a learning rate of 1000",
+        saw=f"{attempt.ending}; {_diverged(case)}" if attempt.code == 0 else attempt.ending,
+        verdict="silent" if attempt.code == 0 else "loud",
+    )
+
+
+def _diverged(case: Case) -> str:
     losses = "select value from metrics where key = 'loss' order by step"
     first, last = case.ask(losses), case.ask(f"{losses} desc")
-    saw = f"{attempt.ending}; the loss went from {first:.1f} to {last:.1f}, saved as if it were a result"
-    yield Finding(name="33", done="a learning rate of 1000", saw=saw, verdict="silent" if attempt.code == 0 else "loud")
+    holds = "numbers" if case.is_finite() else "NaN"
+    return f"MLflow shows a loss that went from {first:.1f} to {last:.1f}, the saved adapter holds {holds}"
 
 
 def no_accelerator(stage: Stage) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -31,6 +32,7 @@ BOUND_SECONDS = 600.0
 """How long a run may take that is not expected to hang."""
 
 _MARK = "PLAIN_CASE"
+_BAR = re.compile(r"(it/s|s/it)\]")
 _POLL_SECONDS = 0.05
 
 
@@ -156,10 +158,10 @@ class Case:
             return store.execute(query).fetchone()[0]
 
     def last_words(self) -> str:
-        """The last line of the log that is neither empty nor a progress bar."""
+        """The last line of the log that has words and is no progress bar."""
         text = self.log.read_text(encoding="utf-8", errors="replace").replace(f"{self.folder}/", "")
         lines = text.replace("\r", "\n").splitlines()
-        words = [line.strip() for line in lines if line.strip() and "it/s]" not in line and "s/it]" not in line]
+        words = [line.strip() for line in lines if re.search(r"[A-Za-z]{3}", line) and not _BAR.search(line)]
         return words[-1] if words else ""
 
 

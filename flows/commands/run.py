@@ -18,6 +18,7 @@ from flows.orchestration import configure_prefect, prefect_server, wait_for_serv
 from flows.secrets import refuse_secrets
 from flows.view import watching
 from tasks.tracking import redact
+from tasks.workspace import Workspace
 from tasks.workspace.board import Board
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
     with prefect_server(runs / "prefect-server.log") as own, watching(report / "progress", console):
         from flows.compare_methods import compare_methods
         from flows.ending import run_to_its_end
+        from flows.reconcile import close_flow_runs
         from tasks.tracking.shipper import import_mlflow
 
         import_mlflow()
         wait_for_server(own)
+        close_flow_runs(Workspace(runs=runs))
         ending = run_to_its_end(compare_methods, str(path), list(overrides))
     print_ending(ending, settings, report, console)
     return ending.outcome.exit_code

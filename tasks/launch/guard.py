@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
@@ -36,17 +37,34 @@ def end_with_parent(parent: int | None = None) -> None:
     ours = parent or int(os.environ.get(PARENT) or 0)
     if ours:
         _control_process(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    expected = ours or os.getppid()
+    _when_gone(ours or os.getppid(), _end)
 
+
+def cancel_with_parent(seconds: float) -> None:
+    """When the parent is gone, end this process in order: SIGTERM to itself, and the hard end after some seconds."""
+
+    def cancel() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds)
+        _end()
+
+    _when_gone(os.getppid(), cancel)
+
+
+def _when_gone(parent: int, act: Callable[[], None]) -> None:
     def watch() -> None:
-        while os.getppid() == expected:
+        while os.getppid() == parent:
             time.sleep(_INTERVAL_SECONDS)
-        try:
-            kill_descendants()
-        finally:
-            os._exit(143)
+        act()
 
     threading.Thread(target=watch, name="parent-guard", daemon=True).start()
+
+
+def _end() -> None:
+    try:
+        kill_descendants()
+    finally:
+        os._exit(143)
 
 
 def adopt_orphans() -> None:

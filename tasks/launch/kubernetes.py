@@ -20,7 +20,15 @@ ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-
 """A name of a Secret or a claim."""
 ResourceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*/[A-Za-z0-9][\w.-]*$", max_length=253)]
 Quantity = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*(m|[kMGT]|[KMGT]i)?$", max_length=20)]
-ImageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._:/@-]*[a-zA-Z0-9]$", max_length=512)]
+_PART = r"[a-z0-9]+([._-]+[a-z0-9]+)*"
+ImageName = Annotated[
+    str,
+    StringConstraints(
+        pattern=rf"^{_PART}(:[0-9]+)?(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{{64}})?$",
+        max_length=255,
+    ),
+]
+"""`host:port/path:tag@digest`."""
 
 RETRIED: Final = (31, 32, 143)
 """Hung, a rank died, ended from outside: the next attempt goes on from the last checkpoint."""
@@ -64,7 +72,7 @@ class ManifestSettings(Settings):
     """The PersistentVolumeClaim for the runs folder; for several pods one with ReadWriteMany."""
     secrets: tuple[ObjectName, ...] = ()
     """Secrets whose keys become environment variables, such as the tracking server's password. Never values."""
-    file: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)] = "experiment.yaml"
+    file: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*\.yaml$", max_length=80)] = "experiment.yaml"
     """Name of the experiment file; the experiment has its name from it where it sets none."""
     experiment: str = Field(max_length=256 * 1024)
     """The text of the experiment file."""

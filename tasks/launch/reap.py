@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -32,6 +33,12 @@ class Orphan(Value):
     owner: Owner
     gang: str = ""
     """The gang that it belongs to; empty for other helpers of the pipeline."""
+    folder: str = ""
+    """Its working directory, which is that of its pipeline."""
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        return f"pid {self.pid} since {since}, of pid {self.owner.pid} in {self.folder}: {self.command}"
 
 
 def orphans() -> list[Orphan]:
@@ -43,11 +50,23 @@ def orphans() -> list[Orphan]:
     return [orphan for _, orphan in _found()]
 
 
-def reap(grace_seconds: float) -> list[Orphan]:
-    """End all orphans: SIGTERM, so that ranks can save, then SIGKILL. Returns those that were there."""
-    found = _found()
+def reap(grace_seconds: float, folder: Path | None = None) -> list[Orphan]:
+    """End orphans: SIGTERM, so that ranks can save, then SIGKILL. Returns those that were there.
+
+    Args:
+        folder: only those with this working directory; all of them when absent.
+    """
+    found = [pair for pair in _found() if folder is None or pair[1].folder == str(folder)]
     end([process for process, _ in found], grace_seconds)
     return [orphan for _, orphan in found]
+
+
+def make_way(grace_seconds: float) -> None:
+    """End the orphans of earlier pipelines in this working directory; speak of others, which may be wanted."""
+    for orphan in reap(grace_seconds, Path.cwd()):
+        log.warning("ended what an earlier run had left: %s", orphan)
+    for orphan in orphans():
+        log.warning("left behind by a run that is dead; `tuneline reap` ends it: %s", orphan)
 
 
 def end(processes: Sequence[psutil.Process], grace_seconds: float) -> None:
@@ -89,7 +108,7 @@ def _found() -> list[tuple[psutil.Process, Orphan]]:
         with suppress(psutil.Error):
             command, since = " ".join(process.cmdline()), process.create_time()
             gang = environment.get(GANG, "")
-            orphan = Orphan(pid=process.pid, since=since, command=command, owner=owner, gang=gang)
+            orphan = Orphan(pid=process.pid, since=since, command=command, owner=owner, gang=gang, folder=process.cwd())
             found.append((process, orphan))
     return sorted(found, key=lambda pair: pair[1].pid)
 

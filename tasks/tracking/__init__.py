@@ -3,7 +3,7 @@
 Light: nothing here imports MLflow. The sending side is `tasks.tracking.shipper`.
 """
 
-from tasks.tracking.owner import owned_here, reconcile
+from tasks.tracking.owner import hold, inherited, owned_here, reconcile, release
 from tasks.tracking.reachable import check_reachable
 from tasks.tracking.redaction import redact
 from tasks.tracking.run import Run, create_run
@@ -19,8 +19,11 @@ __all__ = [
     "TrackingSettings",
     "check_reachable",
     "create_run",
+    "hold",
+    "inherited",
     "owned_here",
     "reconcile",
     "redact",
+    "release",
     "tracking_uri",
 ]

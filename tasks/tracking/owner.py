@@ -3,6 +3,9 @@
 The kernel drops the lock when the process dies, however it dies; neither a reused pid nor a left-over file can fool
 the next start. The file is there from before the journal exists until after its end is written, so that a start looks
 only at runs that could need it.
+
+The file names its owner. On a folder that several hosts share, a lock may be one of its host only, depending on the
+file system: what another host holds is left alone unless somebody says that none of them is running any more.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from tasks.launch.ownership import owner_named, this_process
 from tasks.tracking.events import RunCreated, RunFinished
 from tasks.tracking.journal import Entry, append, beside, read_entries
 from tasks.tracking.values import RunRef
@@ -23,6 +28,7 @@ from tasks.tracking.values import RunRef
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 22
+_NAME_BYTES = 1024
 
 _held: dict[Path, int] = {}
 """Owner files that this process holds, with their handles: a lock lives as long as the open file does."""
@@ -38,6 +44,7 @@ def hold(journal: Path) -> None:
         while handle is None:  # a reconcile in another process looks at the file for a moment
             time.sleep(0.001)
             handle = _lock(path)
+        os.pwrite(handle, str(this_process()).encode(), 0)
         _held[path] = handle
 
 
@@ -69,26 +76,46 @@ def owned_elsewhere(journal: Path) -> bool:
         return handle is None
 
 
-def reconcile(spool: Path) -> list[RunRef]:
+def reconcile(spool: Path, *, all_hosts: bool = False) -> list[RunRef]:
     """Write the end `KILLED` for every run whose owner died without writing one; returns those runs.
 
     The time of the end is that of the last event, the last sign of life.
+
+    Args:
+        all_hosts: also for runs of other hosts that share the spool; none of them may be running.
     """
-    return [ref for path in sorted(spool.glob("*.owner")) if (ref := _close_if_dead(path)) is not None]
+    closed = []
+    for path in sorted(spool.glob("*.owner")):
+        with inherited(path.with_suffix(".jsonl"), all_hosts=all_hosts) as ours:
+            ref = _close(path.with_suffix(".jsonl").absolute()) if ours else None
+        closed += [ref] if ref else []
+    return closed
 
 
-def _close_if_dead(path: Path) -> RunRef | None:
-    path = path.absolute()
+@contextmanager
+def inherited(journal: Path, *, all_hosts: bool = False) -> Iterator[bool]:
+    """Hold what a dead process left, until the block ends; False where its owner may live.
+
+    Nobody owns it after a block that ends well.
+    """
+    path = _owner_file(journal)
     with _guard:
         handle = None if path in _held else _lock(path)
     if handle is None:
-        return None
+        yield False
+        return
     try:
-        closed = _close(path.with_suffix(".jsonl"))
-        path.unlink(missing_ok=True)
-        return closed
+        ours = all_hosts or _was_here(handle)
+        yield ours
+        if ours:
+            path.unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def _was_here(handle: int) -> bool:
+    owner = owner_named(os.pread(handle, _NAME_BYTES, 0).decode("utf-8", "replace"))
+    return owner is None or owner.is_here
 
 
 def _close(journal: Path) -> RunRef | None:

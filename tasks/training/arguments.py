@@ -15,6 +15,7 @@ from tasks.training.values import Cell
 
 NEVER = 10**9
 """More steps than any run has."""
+_COMPILED_COLLECTIVES = "deepspeed_shm_comm"
 _SUM_IN_ANY_ORDER = 2
 """Ranks up to which a sum of gradients does not depend on its order."""
 
@@ -68,6 +69,8 @@ def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
             where="distributed.ranks_per_node",
             fix="Start it through `tuneline run`, or torchrun with that many processes",
         )
+    if layout.engine == "deepspeed":
+        _join_deepspeed()
     return arguments
 
 
@@ -95,9 +98,20 @@ def check_device(layout: Layout, precision: str) -> None:
 
 def _engine(layout: Layout, deterministic: bool) -> dict[str, Any]:
     """What the engines differ in."""
+    device: dict[str, Any] = {"use_cpu": layout.device == "cpu"}
     if layout.engine == "deepspeed":
-        return {"deepspeed": copy.deepcopy(layout.deepspeed)}  # "auto" is filled in, in place
-    shared: dict[str, Any] = {"use_cpu": layout.device == "cpu"}
+        return device | {"deepspeed": copy.deepcopy(layout.deepspeed)}  # "auto" is filled in, in place
     if layout.engine == "fsdp2":
-        return shared | {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
-    return shared | {"ddp_find_unused_parameters": deterministic and layout.ranks > _SUM_IN_ANY_ORDER}
+        return device | {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
+    return device | {"ddp_find_unused_parameters": deterministic and layout.ranks > _SUM_IN_ANY_ORDER}
+
+
+def _join_deepspeed() -> None:
+    """Before the model is loaded: ZeRO-3 shares the weights while they are read, and asks how many ranks there are.
+
+    On CPUs its ranks talk over gloo: the kernel for shared memory would be compiled first, for minutes.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__[_COMPILED_COLLECTIVES] = False
+    deepspeed.init_distributed()

@@ -71,19 +71,17 @@ class HangWatch:
         passed = min(max(self._clock() - self._looked, 0.0), _LONGEST_LOOK_SECONDS)
         self._looked = self._clock()
         now = {beat.rank: beat for beat in read_beats(self._work)}
-        for rank, before in self._beats.items():
-            beat = now.get(rank, before)
-            silent = beat == before and not waiting
-            self._seconds[rank] = self._seconds[rank] + passed if silent else 0.0
-            self._beats[rank] = beat
-        return self._verdict()
-
-    def _verdict(self) -> Stall | None:
-        phases = {rank: beat.phase if beat else "loading" for rank, beat in self._beats.items()}
+        before, self._beats = self._beats, {rank: now.get(rank, beat) for rank, beat in self._beats.items()}
+        phases: dict[int, Phase] = {rank: beat.phase if beat else "loading" for rank, beat in self._beats.items()}
         all_ended = set(phases.values()) == {"ended"}
         for rank, phase in phases.items():
-            if phase == "ended" and not all_ended:
-                continue  # it waits for nobody; the others have limits of their own
+            needed_no_more = phase == "ended" and not all_ended  # the others have limits of their own
+            silent = self._beats[rank] == before[rank] and not waiting and not needed_no_more
+            self._seconds[rank] = self._seconds[rank] + passed if silent else 0.0
+        return self._verdict(phases)
+
+    def _verdict(self, phases: dict[int, Phase]) -> Stall | None:
+        for rank, phase in phases.items():
             limit = float(getattr(self._limits, "finishing" if phase == "ended" else phase))
             if self._seconds[rank] > limit:
                 return Stall(beats=dict(self._beats), seconds=dict(self._seconds), phase=phase, limit=limit)

@@ -60,7 +60,7 @@ def train_fitting(
             smaller = smaller_micro_batch(current.training)
             if smaller is None or not cell.training.auto_micro_batch:
                 raise _beside_others(error) from error
-            current, reason = with_micro_batch(current, smaller), str(error)
+            current, reason = with_micro_batch(current, smaller), error.what
             _remember(smaller, reason, works / cell.fingerprint)
 
 

@@ -115,8 +115,10 @@ def _whole(parameter: nn.Parameter) -> torch.Tensor:
 
 
 def _deepspeed_master(parameter: nn.Parameter) -> torch.Tensor | None:
-    """The float32 values that DeepSpeed's optimiser updates, or None where it keeps none of this parameter."""
-    if not (hasattr(parameter, "_hp_mapping") or hasattr(parameter, "_z3_optimizer")):
+    """The float32 values that DeepSpeed's optimiser updates, where the parameter itself is rounded or shared."""
+    shared = hasattr(parameter, "_z3_optimizer") and parameter.requires_grad
+    rounded = hasattr(parameter, "_hp_mapping") and parameter.dtype != torch.float32
+    if not (shared or rounded):
         return None
     from deepspeed.utils import safe_get_full_fp32_param
 

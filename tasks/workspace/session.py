@@ -11,8 +11,9 @@ from pydantic import SerializeAsAny
 
 from tasks.foundation.values import Value
 from tasks.launch.children import children
-from tasks.launch.gangs import gangs
+from tasks.launch.gangs import GRACE_SECONDS, gangs
 from tasks.launch.launchers import Launcher
+from tasks.launch.reap import make_way
 from tasks.launch.slots import Slots, accelerators, sharing, slots_for
 from tasks.tracking import Run, RunRef, create_run, owned_here
 from tasks.tracking.settings import TrackingSettings
@@ -67,6 +68,7 @@ class Session:
 @contextmanager
 def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
     """Open the record, the slots and the child processes; end ranks and children first, the record last."""
+    make_way(GRACE_SECONDS)
     board = workspace.report(opening.name) / "progress"
     Board(board).clear()
     slots = slots_for(opening.distributed, accelerators(), _cores())

@@ -40,6 +40,11 @@ class Workspace(Value):
         """Home of the Prefect server that is started when PREFECT_API_URL names none."""
         return self.runs / "prefect"
 
+    @property
+    def flow_runs(self) -> Path:
+        """Prefect's flow runs that are not known to have ended there."""
+        return self.runs / "flow-runs"
+
     def report(self, name: str) -> Path:
         """Folder of one experiment's comparison, progress and log."""
         return self.runs / "reports" / name

@@ -9,9 +9,11 @@ from configs.experiment import Experiment
 from configs.schema import key_paths
 from configs.wording import key_text
 from tasks.data.settings import DataSource
+from tasks.launch import all_launchers
 from tasks.methods import all_methods
 
 KEYS = {key_text(path) for path in key_paths(Experiment)}
+KEYS |= {f"distributed.{key}" for launcher in all_launchers().values() for key in launcher.model_fields}
 OF_METHODS = {name for method in all_methods() for name in method.model_fields}
 TARGETS = sorted({target for targets in ALIASES.values() for target in targets.split()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,18 +10,22 @@ import pytest
 import yaml
 
 from configs.checks import validate
+from configs.engines import deepspeed_of
 from configs.experiment import Experiment
 from configs.loading import InvalidExperimentError, load_experiment
 from configs.schema import key_paths
 from tasks.data.settings import DataSource
+from tasks.launch import Launcher, all_launchers, parse_launcher
+from tasks.training.settings import TrainingSettings
 from tests.configs.worlds import refused
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "configs" / "experiments"
+ENGINES = ROOT / "configs" / "deepspeed"
 ALL = sorted(EXPERIMENTS.glob("*.yaml"))
 COMMIT = "0a" * 20
 FILLED = [f"model.revision={COMMIT}", f"data.revision={COMMIT}"]
-ON_THE_HUB = [EXPERIMENTS / "hub-one-gpu.yaml", EXPERIMENTS / "hub-eight-gpus.yaml"]
+ON_THE_HUB = [EXPERIMENTS / f"hub-{where}.yaml" for where in ("one-gpu", "eight-gpus", "two-nodes-slurm")]
 OF_THE_TEMPLATE = ["model.name_or_path=some/folder", "data.train=rows.jsonl"]
 
 
@@ -92,6 +97,23 @@ def test_the_template_shows_every_key_with_its_default() -> None:
         if key and path not in {("model", "name_or_path"), ("data", "train")}:
             assert shown[section][key[0]] == defaults[section][key[0]], path
     assert set(shown) == set(Experiment.model_fields)
+
+
+@pytest.mark.parametrize("launcher", [name for name in all_launchers() if name != "local"])
+def test_the_template_shows_every_key_of_a_launcher_with_its_default(launcher: str) -> None:
+    text = (EXPERIMENTS / "template.yaml").read_text(encoding="utf-8")
+    block = text.partition(f"  # With `launcher: {launcher}` ")[2].partition("\n  # With")[0].partition("\n\n")[0]
+    shown = yaml.safe_load("\n".join(re.findall(r"(?m)^  #   (\w+: .*)$", block)))
+    settings = parse_launcher({"launcher": launcher}).model_dump(mode="json")
+    own = set(settings) - set(Launcher.model_fields)
+    assert shown == {key: settings[key] for key in own}
+
+
+@pytest.mark.parametrize("path", sorted(ENGINES.glob("*.json")), ids=lambda path: path.stem)
+def test_a_shipped_deepspeed_configuration_is_a_strategy_that_leaves_the_experiment_to_decide(path: Path) -> None:
+    settings = TrainingSettings(gradient_accumulation_steps=3, max_grad_norm=0.5)
+    config = deepspeed_of(parse_launcher({"strategy": path.stem}), settings, "linux")
+    assert config == json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_the_template_explains_every_key_and_every_choice() -> None:

@@ -16,7 +16,7 @@ from tasks.launch.children import Children
 from tasks.launch.vigil import Vigil
 from tests.launch import functions
 
-STALL = StallSettings(loading=2.0, evaluating=1.0)
+STALL = StallSettings(loading=20.0, evaluating=10.0)
 
 
 class Clock:
@@ -42,7 +42,7 @@ def vigil(clock: Clock) -> Vigil:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[Children]:
-    pool = Children(1, tmp_path / "children.log", STALL)
+    pool = Children(1, tmp_path / "children.log", StallSettings(loading=2.0))
     pool.run(functions.pid)  # it has started
     yield pool
     pool.close()
@@ -66,17 +66,17 @@ def test_a_function_that_only_sleeps_hangs_its_stacks_are_in_the_log_and_the_nex
 
 
 def test_silence_is_over_the_limit_only_after_the_limit(vigil: Vigil, clock: Clock) -> None:
-    clock.now = 1.9
+    clock.now = 19.0
     assert not vigil.is_over()
-    clock.now = 2.1
+    clock.now = 21.0
     assert vigil.is_over()
 
 
 def test_who_computes_in_silence_is_left_alone(vigil: Vigil, clock: Clock) -> None:
-    clock.now = 3.0
-    compute(0.2)
+    clock.now = 21.0
+    compute(0.3)
     assert not vigil.is_over()
-    clock.now = 5.5
+    clock.now = 42.0
     assert vigil.is_over(), "what was computed once is no sign for ever"
 
 
@@ -113,11 +113,11 @@ def test_what_a_grandchild_computes_counts(clock: Clock) -> None:
 
 def test_after_its_first_report_a_function_is_judged_by_its_reports_alone(vigil: Vigil, clock: Clock) -> None:
     vigil.reported()
-    clock.now = 0.9
+    clock.now = 9.0
     vigil.reported()
-    clock.now = 1.8
+    clock.now = 18.0
     assert not vigil.is_over()
-    compute(0.2)
-    clock.now = 2.0
+    compute(0.3)
+    clock.now = 20.0
     assert vigil.is_over()
-    assert (vigil.limit_seconds, vigil.setting) == (1.0, "distributed.stall_seconds.evaluating")
+    assert (vigil.limit_seconds, vigil.setting) == (10.0, "distributed.stall_seconds.evaluating")

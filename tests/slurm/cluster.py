@@ -43,7 +43,7 @@ class PlainCluster:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tl", dir="/tmp"))  # short: a socket's path has 108 bytes at most
-        self.mark = f"t{os.getpid() % 100_000}x{next(_serial)}"
+        self.mark = f"t{os.getpid()}x{next(_serial)}"
         self.nodes = (f"{self.mark}n1", f"{self.mark}n2")
         self.ports = {name: free_port() for name in ("controller", "slurmd", *self.nodes)}
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -113,6 +113,25 @@ class PlainCluster:
             process.kill()
             process.wait()
 
+    def cancel_all(self) -> None:
+        """No job is left when it returns."""
+        self.command("scancel", "--user=root", check=False)
+        self.command("scancel", "--user=root", "--signal=KILL", "--full", check=False)
+        wait_until(lambda: self.command("squeue", "-h", check=False) == "")
+
+    def rest(self) -> None:
+        """Whatever a test has done: all daemons run, no job is left, and both nodes are idle."""
+        if "slurmctld" not in self.daemons:
+            self.start_controller(clean=False)
+        for node in self.nodes:
+            if node not in self.daemons:
+                self.start_node(node)
+        wait_until(lambda: self.node_states() != [])
+        self.cancel_all()
+        if self.node_states() != ["idle", "idle"]:
+            self.command("scontrol", "update", f"NodeName={','.join(self.nodes)}", "State=RESUME", check=False)
+        wait_until(lambda: self.node_states() == ["idle", "idle"])
+
     def kill_node(self, node: str) -> None:
         """The daemon of a plain node; all of a namespaced one, as when it loses its power."""
         self.stop_daemon(node, signal.SIGKILL)
@@ -120,11 +139,8 @@ class PlainCluster:
     def stop(self) -> None:
         """Cancel all jobs, end the daemons, take away cgroups and files."""
         if "slurmctld" in self.daemons:
-            with suppress(subprocess.TimeoutExpired):
-                self.command("scancel", "--user=root", check=False)
-                self.command("scancel", "--user=root", "--signal=KILL", "--full", check=False)
-            with suppress(AssertionError):
-                wait_until(lambda: self.command("squeue", "-h") == "")
+            with suppress(AssertionError, subprocess.TimeoutExpired):
+                self.cancel_all()
         for name in self.nodes:
             self.kill_node(name)
         for name in ("slurmctld", "munged"):
@@ -133,9 +149,8 @@ class PlainCluster:
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for folder in self.cgroups():
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(AssertionError):
+            wait_until(self._cgroups_are_gone)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -173,6 +188,13 @@ class PlainCluster:
         """Folders of our nodes' cgroups, the deepest first."""
         found = [path for path in CGROUPS.glob(f"*/slurm_{self.mark}*") for path in (path, *path.rglob("*/"))]
         return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+    def _cgroups_are_gone(self) -> bool:
+        """A group can go only some time after its last process."""
+        for folder in self.cgroups():
+            with suppress(OSError):
+                folder.rmdir()
+        return not self.cgroups()
 
     # --- files ----------------------------------------------------------------------------------------------------
 

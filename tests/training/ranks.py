@@ -18,7 +18,12 @@ def start_ranks(request: TrainRequest, **environment: str) -> list[multiprocessi
     """All ranks of the request's layout, over gloo on this machine; their output goes to `log-<rank>.txt` in `work`."""
     path = request.work / "request.json"
     path.write_text(request.model_dump_json(), encoding="utf-8")
-    ranks, port = request.cell.layout.ranks, free_port()
+    return fork_ranks(path, request.cell.layout.ranks, **environment)
+
+
+def fork_ranks(path: Path, ranks: int, **environment: str) -> list[multiprocessing.process.BaseProcess]:
+    """All ranks of a request that is written already."""
+    port = free_port()
     places = [
         {
             "RANK": str(rank),

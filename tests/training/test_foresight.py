@@ -100,8 +100,8 @@ def test_what_does_not_fit_is_refused_before_the_first_step_with_bytes_and_folde
     base: BaseModel, tokens: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = request_in(tmp_path, toy_cell(base, tokens, LORA))
-    with_free(monkeypatch, 1000)
-    with pytest.raises(ResourceError, match=r"training will write about [\d,]+ bytes and 1,000 are free") as caught:
+    with_free(monkeypatch, (1 << 20) + 1000)
+    with pytest.raises(ResourceError, match=r"training will write about [\d,]+ bytes and 1,049,576 are free") as caught:
         trained(request)
     assert caught.value.where == f"{request.work} and {request.output}"
     assert not (request.work / "metrics.jsonl").exists()

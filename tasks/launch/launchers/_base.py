@@ -35,7 +35,7 @@ class Launcher(Settings):
     """Processes of one cell on each node; on GPU machines one per accelerator."""
     strategy: str = "ddp"
     """`ddp`, `fsdp2`, a shipped DeepSpeed configuration (`zero0`, `zero1`, `zero2`, `zero3`, `zero2-offload`,
-    `zero3-offload`), or the path of a DeepSpeed configuration of your own (`….json`)."""
+    `zero3-offload`), or a DeepSpeed configuration of your own (`….json`, relative to the working directory)."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """What ranks compute on; `auto` is what this machine has. A rank never falls back to another one."""
     parallel_cells: int | None = Field(default=None, gt=0)

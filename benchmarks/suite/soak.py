@@ -1,0 +1,109 @@
+"""Random SIGKILLs of random processes over whole pipelines; after each, the same command again."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from typing import ClassVar
+
+from benchmarks.base import Benchmark, Conditions
+from benchmarks.figures import Figure, Goal
+from benchmarks.findings import Finding
+from benchmarks.soak.chain import Chain, Plan, run_chain
+from benchmarks.soak.pipeline import Pipeline, Record
+from benchmarks.world import Work, World, base_folder, make_world
+
+_RANKS = (1, 2, 1, 3)
+_SILENCE_SECONDS = 5.0
+_KILLS_IN_A_CHAIN = 4
+
+
+class Soak(Benchmark):
+    """`--repeats` is the number of kills, `--seed` chooses the moments and the processes: the pipeline, the agent, any
+    rank, children, warden, our Prefect server. Each pipeline is killed several times, and must then end with the
+    adapter, the loss series and the scores of an undisturbed one."""
+
+    name: ClassVar[str] = "soak"
+    covers: ClassVar[str] = "soak"
+    question: ClassVar[str] = "Does a pipeline that is killed at random end as if nothing had happened?"
+
+    def measure(self, conditions: Conditions) -> tuple[Figure | Finding, ...]:
+        work = Work(
+            steps=conditions.size(300, 60),
+            train_rows=300,
+            eval_rows=8,
+            max_new_tokens=8,
+            save_steps=conditions.size(50, 10),
+            threads=1,
+        )
+        world = make_world(conditions.scratch / "world", base_folder(conditions.scratch), work)
+        chains = run_chains(world, conditions, _SILENCE_SECONDS)
+        findings = [chain.finding(f"{at:02}", conditions.seed) for at, chain in enumerate(chains, start=1)]
+        return (*findings, *_figures(chains, work))
+
+
+def run_chains(world: World, conditions: Conditions, silence: float) -> list[Chain]:
+    """One pipeline after another until the kills are spent; `silence`: seconds until nothing of one may be alive."""
+    dice, left = random.Random(conditions.seed), conditions.repeats
+    known: dict[int, tuple[Record, float]] = {}
+    chains: list[Chain] = []
+    while left > 0:
+        ranks = _RANKS[len(chains) % len(_RANKS)]
+        if ranks not in known:
+            known[ranks] = undisturbed(world, ranks)
+        expected, length = known[ranks]
+        kills = min(left, _KILLS_IN_A_CHAIN)
+        plan = Plan(length=length, kills=kills, silence=silence, interval=world.work.save_steps)
+        pipeline = Pipeline(copied(world, f"{len(chains)}"), ranks)
+        chains.append(run_chain(pipeline, plan, expected, dice))
+        left -= len(chains[-1].kills)
+        if not chains[-1].problems:
+            pipeline.forget()
+    return chains
+
+
+def undisturbed(world: World, ranks: int) -> tuple[Record, float]:
+    """What a pipeline leaves that nobody touches, and the seconds that it takes."""
+    pipeline = Pipeline(copied(world, f"undisturbed-{ranks}"), ranks)
+    try:
+        started = pipeline.start()
+        code = pipeline.wait()
+        seconds = time.monotonic() - started
+        if code != 0:
+            raise RuntimeError(f"the undisturbed pipeline ended with {code}: {pipeline.said()}")
+        return pipeline.record(), seconds
+    finally:
+        pipeline.end()
+
+
+def copied(world: World, name: str) -> World:
+    """The same rows in a folder of their own."""
+    folder = world.folder.parent / name
+    shutil.copytree(world.folder, folder)
+    return world.model_copy(update={"folder": folder})
+
+
+def _figures(chains: list[Chain], work: Work) -> tuple[Figure, ...]:
+    kills = [kill for chain in chains for kill in chain.kills]
+    if not kills:
+        return ()
+    silence = max(_SILENCE_SECONDS * 2 if kill.silence is None else kill.silence for kill in kills)
+    lost = float(max(kill.lost_steps for kill in kills))
+    clean = sum(not chain.problems for chain in chains) / len(chains)
+    return (
+        Figure(name="kills", unit="", ours=(float(len(kills)),)),
+        Figure(name="pipelines as undisturbed", unit="share", ours=(clean,), goal=Goal(at_least=1, of_value=True)),
+        Figure(
+            name="slowest end of all processes",
+            unit="s",
+            ours=(silence,),
+            goal=Goal(at_most=_SILENCE_SECONDS, of_value=True),
+        ),
+        Figure(
+            name="most steps lost by a kill",
+            unit="steps",
+            ours=(lost,),
+            goal=Goal(at_most=float(work.save_steps), of_value=True),
+        ),
+    )

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import NamespacedCluster, PlainCluster, running, why_not
+from tests.training.conftest import base, tokens  # noqa: F401
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def plain_cluster() -> Iterator[PlainCluster]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with running(PlainCluster()) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def namespaced_cluster() -> Iterator[PlainCluster]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with running(NamespacedCluster()) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(plain_cluster: PlainCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlainCluster]:
+    """Two nodes side by side, both idle, before and after."""
+    yield from _lent(plain_cluster, monkeypatch)
+
+
+@pytest.fixture
+def machines(namespaced_cluster: PlainCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlainCluster]:
+    """Two nodes with networks of their own, both idle, before and after."""
+    yield from _lent(namespaced_cluster, monkeypatch)
+
+
+def _lent(cluster: PlainCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlainCluster]:
+    for name in ("CUDA_VISIBLE_DEVICES", "TUNELINE_FAULT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (cluster.environment | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    cluster.rest()
+    yield cluster
+    cluster.rest()
