@@ -29,11 +29,22 @@ Overrides = Annotated[
 
 
 @app.command()
-def run(experiment: ExperimentFile, overrides: Overrides = None) -> None:
+def run(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from checkpoints, or refuse with what has changed since.")
+    ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="What may differ from the checkpoint: world_size. Repeatable; implies --resume."),
+    ] = None,
+) -> None:
     """Train, merge, evaluate and compare every method of an experiment; register the winner."""
     from flows.commands.run import run_experiment
+    from tasks.training.lineage import parse_resume
 
-    raise typer.Exit(run_experiment(experiment, overrides or [], Console()))
+    raise typer.Exit(run_experiment(experiment, overrides or [], parse_resume(resume, allow or []), Console()))
 
 
 @app.command()

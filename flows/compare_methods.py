@@ -36,6 +36,7 @@ from tasks.records import CellOutcome
 from tasks.register import register
 from tasks.tokenize_data import tokenize_data
 from tasks.train import train
+from tasks.training.lineage import parse_resume
 from tasks.workspace import Place
 from tasks.workspace.session import Session, session
 
@@ -49,7 +50,9 @@ from tasks.workspace.session import Session, session
     on_crashed=[forget_flow_run],
     on_cancellation=[forget_flow_run],
 )
-def compare_methods(experiment: str, overrides: list[str] | None = None) -> State[FlowOutcome]:
+def compare_methods(
+    experiment: str, overrides: list[str] | None = None, resume: bool = False, allow: list[str] | None = None
+) -> State[FlowOutcome]:
     """Train every method of an experiment on the same data, compare them, and register the winner.
 
     Its state is `Failed` when a cell or the registration failed; what there is of the comparison is its data all the
@@ -58,6 +61,8 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Stat
     Args:
         experiment: path of the experiment file, relative to the working directory.
         overrides: changes as `key=value`, for example `training.max_steps=100`.
+        resume: go on from a checkpoint or refuse with the difference, instead of training anew where settings changed.
+        allow: what may differ from that checkpoint; `world_size` for another number of ranks.
     """
     end_with_worker()
     note_flow_run()
@@ -65,7 +70,9 @@ def compare_methods(experiment: str, overrides: list[str] | None = None) -> Stat
     with session(opening_of(settings, "compare-methods"), workspace()) as here:
         material = prepare_material(settings, here.place)
         shared = context_of(settings)
-        cells = plan(specs_of(settings), material, settings.training, shared, here.place)
+        cells = plan(
+            specs_of(settings, parse_resume(resume, allow or [])), material, settings.training, shared, here.place
+        )
         outcomes = run_cells(cells, settings.distributed, exam_of(settings, material), settings.merge, here)
         comparison = compare(outcomes, yardstick_of(settings), here.place)
         registered = None

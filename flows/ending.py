@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.exceptions import TerminationSignal
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
 
 class Ending(Value):
     """The outcome of a flow."""
@@ -28,8 +32,11 @@ class Ending(Value):
     """Prefect's server knows of the end."""
 
 
-def run_to_its_end(flow: Flow, experiment: str, overrides: list[str]) -> Ending:
+def run_to_its_end(flow: Flow, experiment: str, overrides: list[str], options: Mapping[str, Any] = _NONE) -> Ending:
     """Run the flow; what its function returned or raised counts, whether or not Prefect could write down its state.
+
+    Args:
+        options: further parameters of the flow, by name.
 
     Raises:
         TunelineError: as the flow raised it; so are Ctrl-C and SIGTERM.
@@ -39,9 +46,9 @@ def run_to_its_end(flow: Flow, experiment: str, overrides: list[str]) -> Ending:
     raised: list[BaseException] = []
 
     @functools.wraps(flow.fn)
-    def kept(experiment: str, overrides: list[str] | None = None) -> State[FlowOutcome]:
+    def kept(*given: Any, **named: Any) -> State[FlowOutcome]:
         try:
-            state = flow.fn(experiment, overrides)
+            state = flow.fn(*given, **named)
         except BaseException as error:
             raised.append(error)
             raise
@@ -51,7 +58,7 @@ def run_to_its_end(flow: Flow, experiment: str, overrides: list[str]) -> Ending:
     watched = flow.with_options()
     watched.fn = kept
     try:
-        state = watched(experiment, overrides, return_state=True)
+        state = watched(experiment, overrides, **options, return_state=True)
     except Exception as error:
         if raised:
             raise (Terminated() if isinstance(raised[0], TerminationSignal) else raised[0]) from None

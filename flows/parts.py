@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect.runtime import flow_run
 
@@ -23,6 +24,7 @@ from tasks.metrics import all_metrics
 from tasks.plan import Material
 from tasks.records import CellOutcome, Context, context
 from tasks.records.winner import Registration
+from tasks.training.lineage import Resume
 from tasks.training.plan import CellSpec
 from tasks.workspace import Workspace
 from tasks.workspace.session import Opening
@@ -57,8 +59,9 @@ def context_of(settings: Experiment) -> Context:
     return context(experiment, settings.model_dump(mode="json"), flow_run.ui_url or "")
 
 
-def specs_of(settings: Experiment) -> tuple[CellSpec, ...]:
+def specs_of(settings: Experiment, resume: Resume) -> tuple[CellSpec, ...]:
     """The untuned base once, then every method with every seed."""
+    shared: dict[str, Any] = {"experiment": settings.name, "resume": resume, "layout": layout_of(settings)}
     trained = [method for method in settings.methods if method.info.holds != "nothing"]
     untrained = [method for method in settings.methods if method.info.holds == "nothing"]
     untrained = untrained or [parse_method({"kind": "none", "name": BASE_LABEL})]
@@ -69,8 +72,7 @@ def specs_of(settings: Experiment) -> tuple[CellSpec, ...]:
     ]
     cells = itertools.product(trained, settings.training.seeds)
     for label, (method, seed) in zip(cell_labels(trained, settings.training.seeds), cells, strict=True):
-        layout = layout_of(settings)
-        specs.append(CellSpec(label=label, method=method.model_dump(mode="json"), seed=seed, layout=layout))
+        specs.append(CellSpec(label=label, method=method.model_dump(mode="json"), seed=seed, **shared))
     return tuple(specs)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from prefect.client.schemas import FlowRun, State
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed
 
 from flows.parts import workspace
@@ -81,9 +84,12 @@ def forget_flow_run(flow: Flow, run: FlowRun, state: State) -> None:
     release(_note_of(workspace(), str(run.id)))
 
 
-def left_flow_runs(here: Workspace) -> list[Path]:
-    """Notes of flow runs, also of such as are running."""
-    return sorted(here.flow_runs.glob("*.owner"))
+@contextmanager
+def prefect_client() -> Iterator[SyncPrefectClient]:
+    """A client of the server that PREFECT_API_URL names now; Prefect itself has read it when it was imported."""
+    api = os.environ.get("PREFECT_API_URL")
+    with temporary_settings({PREFECT_API_URL: api} if api else {}), get_client(sync_client=True) as client:
+        yield client
 
 
 def close_flow_runs(here: Workspace, *, all_hosts: bool = False) -> list[str]:
@@ -92,10 +98,10 @@ def close_flow_runs(here: Workspace, *, all_hosts: bool = False) -> list[str]:
     One that the server does not know belongs to another server, and is left for that.
     """
     closed: list[str] = []
-    notes = left_flow_runs(here)
+    notes = sorted(here.flow_runs.glob("*.owner"))
     if not notes:
         return closed
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         for note in notes:
             try:
                 with inherited(note, all_hosts=all_hosts) as ours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from prefect import task
@@ -11,11 +12,14 @@ from tasks.foundation.values import Value
 from tasks.methods import Conditions
 from tasks.models.values import BaseModel
 from tasks.records import Context, describe_cell, describe_run, record_data, record_tokens
+from tasks.training.lineage import Resume, with_past
 from tasks.training.plan import CellSpec, plan_cell
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
 from tasks.workspace import Place, open_cell, reporting
 from tasks.workspace.board import Board, CellState
+
+log = logging.getLogger(__name__)
 
 
 class Material(Value):
@@ -42,19 +46,31 @@ def plan(
     """Name every cell by what decides its bytes, and open its run under the comparison's."""
     with reporting(place, "prepare"):
         describe_run(place.run, shared)
+        tokens = material.tokens.artifact
         cells = [
-            plan_cell(spec, material.base, material.tokens.artifact, training, material.conditions) for spec in specs
+            _with_past(plan_cell(spec, material.base, tokens, training, material.conditions), spec.resume, place)
+            for spec in specs
         ]
         return tuple(
-            _open(cell, material, shared, open_cell(place, cell.label, number, shared.experiment))
-            for number, cell in enumerate(cells, 1)
+            _open(cell, material, shared, open_cell(place, cell.label, number, shared.experiment), note)
+            for number, (cell, note) in enumerate(cells, 1)
         )
 
 
-def _open(cell: Cell, material: Material, shared: Context, place: Place) -> PlannedCell:
+def _with_past(cell: Cell, resume: Resume, place: Place) -> tuple[Cell, str]:
+    """As it will train, and what is to be known of unfinished attempts at it."""
+    if place.workspace.store.folder("train", cell.fingerprint).exists():
+        return cell, ""
+    chosen, note = with_past(cell, resume, place.workspace.work)
+    if note:
+        log.warning("%s %s", cell.label, note)
+    return chosen, note
+
+
+def _open(cell: Cell, material: Material, shared: Context, place: Place, note: str) -> PlannedCell:
     describe_run(place.run, shared)
     describe_cell(cell, place.run, shared)
     record_data(material.prepared, [place.run])
     record_tokens(material.tokens, [place.run])
-    Board(place.board).show(CellState(label=cell.label, phase="waiting", position=place.position))
+    Board(place.board).show(CellState(label=cell.label, phase="waiting", position=place.position, detail=note))
     return PlannedCell(cell=cell, place=place)

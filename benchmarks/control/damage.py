@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.control.crashes import judge
-from benchmarks.control.stage import SAVE_STEPS, STEPS, Attempt, Case, Stage, first_lines
+from benchmarks.control.stage import SAVE_STEPS, STEPS, Attempt, Case, Stage
 from benchmarks.findings import Finding, Verdict
 
 _KILLED_AT = 2 * SAVE_STEPS + 5
@@ -158,7 +158,7 @@ def killed_case(stage: Stage, name: str) -> Case:
     case = stage.case(f"{name}-killed")
     case.run(f"signal-at-step:{_KILLED_AT}:KILL")
     if case.checkpoints() != [SAVE_STEPS, 2 * SAVE_STEPS]:
-        raise RuntimeError(f"not as expected: checkpoints {first_lines([str(one) for one in case.checkpoints()])}")
+        raise RuntimeError(f"not as expected: checkpoints of steps {case.checkpoints()}")
     return case
 
 

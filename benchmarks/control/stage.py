@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from safetensors.numpy import load_file
 
-from benchmarks.running import ROOT, environment
+from benchmarks.running import ROOT, FailedError, environment
 from benchmarks.world import World
 from tasks.foundation.digests import digest_file
 from tasks.foundation.values import Value
@@ -87,6 +87,19 @@ class WarmScript:
         """Exit code, None while it runs; it is told once."""
         code: int | None = self._ask({"poll": pid})["code"]
         return code
+
+    def run(self, folder: Path, arguments: Sequence[str]) -> None:
+        """An unhurt run to its end.
+
+        Raises:
+            FailedError: it did not end with 0.
+        """
+        log = folder / "log.txt"
+        pid = self.start(folder=str(folder), arguments=list(arguments), wounds=[], log=str(log))
+        while (code := self.poll(pid)) is None:
+            time.sleep(_POLL_SECONDS)
+        if code:
+            raise FailedError(log.read_text(encoding="utf-8")[-3000:])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
@@ -274,9 +287,3 @@ class Ranks:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
-
-
-def first_lines(items: Sequence[str], count: int = 3) -> str:
-    """`a, b, c and 4 more`."""
-    more = f" and {len(items) - count} more" if len(items) > count else ""
-    return ", ".join(items[:count]) + more

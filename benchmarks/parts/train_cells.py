@@ -126,12 +126,13 @@ def _train(request: TrainRequest) -> None:
     stopwatch.install()
     path = request.work / "request.json"
     path.write_text(request.model_dump_json(), encoding="utf-8")
-    code = worker.main([str(path)])
+    if code := worker.main([str(path)]):
+        os._exit(code)
     lines = read_metrics(request.work / "metrics.jsonl")
     ends = [line.timestamp_ms / 1000 for line in lines if "train/loss" in line.values]
     measured = {"step_ms": mean_milliseconds(ends), "checkpoints": stopwatch.checkpoints}
     (request.work / _MEASURED).write_text(json.dumps(measured), encoding="utf-8")
-    os._exit(code)
+    os._exit(0)
 
 
 if __name__ == "__main__":

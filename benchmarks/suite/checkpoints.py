@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from benchmarks.base import Benchmark, Conditions, taking_turns
+from benchmarks.control.stage import WarmScript
 from benchmarks.figures import Figure, Goal
-from benchmarks.running import measured_part, run_plain
+from benchmarks.running import measured_part
 from benchmarks.steps import checkpoint_milliseconds, mean_milliseconds, plain_step_ends
 from benchmarks.world import Work, base_folder, make_world
 
@@ -38,17 +39,19 @@ class Checkpoints(Benchmark):
         ours = measured_part("train_cells", world.folder, str(world.folder), str(base), str(steps), rounds)["cells"]
         stalls: dict[str, list[float]] = {kind: [] for kind in _KINDS}
 
-        def plain(kind: str, save_steps: int, round_: int) -> float:
+        def plain(script: WarmScript, kind: str, save_steps: int, round_: int) -> float:
             folder = conditions.scratch / f"plain-{kind}-{save_steps}-{round_}"
             world = make_world(folder, base, work.model_copy(update={"save_steps": save_steps}))
-            run_plain(world, kind, {"report-to": "none"})
+            script.run(folder, world.plain_arguments(kind, {"report-to": "none"}))
             ends = plain_step_ends(world, kind)
             if save_steps == _INTERVAL:
                 stalls[kind].append(checkpoint_milliseconds(ends, _INTERVAL))
             return mean_milliseconds(ends)
 
-        sides = {f"{kind} {at}": partial(plain, kind, at) for kind in _KINDS for at in (_INTERVAL, _NO_SAVING)}
-        theirs = taking_turns(conditions.repeats, sides)
+        both = [(kind, at) for kind in _KINDS for at in (_INTERVAL, _NO_SAVING)]
+        with WarmScript(conditions.scratch) as script:
+            sides = {f"{kind} {at}": partial(plain, script, kind, at) for kind, at in both}
+            theirs = taking_turns(conditions.repeats, sides)
         return tuple(figure for kind in _KINDS for figure in _figures(kind, ours, theirs, tuple(stalls[kind])))
 
 

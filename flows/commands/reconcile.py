@@ -27,11 +27,11 @@ def reconcile_runs(uri: str | None, every: float | None, console: Console, *, al
 
 def close_left_open(here: Workspace, uri: str | None, console: Console, *, all_hosts: bool) -> None:
     """One pass. A Prefect server of our own is started only where there may be something to tell it."""
-    from flows.reconcile import close_flow_runs, close_runs, left_flow_runs, tracking_of
+    from flows.reconcile import close_flow_runs, close_runs, tracking_of
 
     closed, unsent = close_runs(here, tracking_of(uri), all_hosts=all_hosts)
     flow_runs: list[str] = []
-    if left_flow_runs(here):
+    if any(here.flow_runs.glob("*.owner")):
         with prefect_server(here.runs / "prefect-server.log") as own:
             wait_for_server(own)
             flow_runs = close_flow_runs(here, all_hosts=all_hosts)

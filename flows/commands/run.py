@@ -18,6 +18,7 @@ from flows.orchestration import configure_prefect, prefect_server, wait_for_serv
 from flows.secrets import refuse_secrets
 from flows.view import watching
 from tasks.tracking import redact
+from tasks.training.lineage import Resume
 from tasks.workspace import Workspace
 from tasks.workspace.board import Board
 
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from flows.ending import Ending
 
 
-def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> int:
+def run_experiment(path: Path, overrides: Sequence[str], resume: Resume, console: Console) -> int:
     """Run the flow while its board is shown; the exit code is 0, or that of the first cell that failed.
 
     Raises:
         TunelineError: the experiment cannot run at all.
     """
     refuse_secrets(overrides)
+    options = {"resume": resume.required, "allow": list(resume.allow)}
     settings = with_environment(load_experiment(path, overrides), os.environ)
     if problems := validate(settings, rows=False):
         raise problems[0]
@@ -49,7 +51,7 @@ def run_experiment(path: Path, overrides: Sequence[str], console: Console) -> in
         import_mlflow()
         wait_for_server(own)
         close_flow_runs(Workspace(runs=runs))
-        ending = run_to_its_end(compare_methods, str(path), list(overrides))
+        ending = run_to_its_end(compare_methods, str(path), list(overrides), options)
     print_ending(ending, settings, report, console)
     return ending.outcome.exit_code
 

@@ -17,6 +17,7 @@ from configs.experiment import Paths
 from flows.orchestration import HOST, configure_prefect
 from tasks.foundation.errors import ConfigError, DependencyError, ResourceError
 from tasks.health.machine import writable_check
+from tasks.launch.starting import start_process
 from tasks.tracking import TrackingSettings, redact
 
 _START_SECONDS = 120
@@ -67,10 +68,12 @@ def prefect_command(port: int) -> list[str]:
 
 
 def start(command: list[str], log: Path, settings: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a server with settings in its environment; its output goes to a file."""
+    """Start a server with settings in its environment; its output goes to a file, and it does not outlive us."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings)
+        return start_process(
+            lambda: subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings)
+        )
 
 
 def check_ports(mlflow: int, prefect: int) -> None:

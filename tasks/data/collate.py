@@ -45,7 +45,7 @@ class Collator:
 
 def is_filler(batch: Mapping[str, torch.Tensor]) -> bool:
     """True for the batch that stands where a rank has no row left: no token of it counts."""
-    return batch["input_ids"].shape[-1] == FILLER_TOKENS
+    return int(batch["input_ids"].shape[-1]) == FILLER_TOKENS
 
 
 def _filler(token: int) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.data.readers import Found, RawRecord
 from tasks.data.sources import Source
-from tasks.foundation.errors import DataError, DependencyError
+from tasks.foundation.errors import DataError, DependencyError, ResourceError, shortage
 
 
 def read_hub(source: Source) -> Iterator[Found]:
@@ -15,6 +15,7 @@ def read_hub(source: Source) -> Iterator[Found]:
 
     Raises:
         DataError: there is no such data set, commit or split.
+        ResourceError: the cache's disk is full.
         DependencyError: the hub cannot be reached and the commit is not in the local cache.
     """
     for number, fields in enumerate(_load(source), start=1):
@@ -36,7 +37,13 @@ def _load(source: Source) -> Any:
             where=where,
             fix="Connect, or point data.train and data.eval at local files",
         ) from error
-    except (ValueError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        if shortage(error) is not None:
+            cache = str(datasets.config.HF_DATASETS_CACHE)
+            fix = "Free space, or move the cache with HF_HOME"
+            raise ResourceError(f"the disk is full: the cache cannot take {where}", where=cache, fix=fix) from error
+        if isinstance(error, OSError):
+            raise
         raise DataError(
             _first_line(error), where=where, fix="Check data.split, or name the files themselves"
         ) from error

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _KILL_SECONDS = 2.0
 """How long the kernel may take to clear a killed process away."""
 
+_LOOK_SECONDS = 0.02
+
 _ROUNDS = 5
 """A process that is being killed may just have started another one."""
 
@@ -76,12 +78,30 @@ def end(processes: Sequence[psutil.Process], grace_seconds: float) -> None:
             with suppress(psutil.Error):
                 process.terminate()
                 process.resume()
-        _, processes = psutil.wait_procs(processes, timeout=grace_seconds)
+        processes = wait_for_end(processes, grace_seconds)
     for process in processes:
         log.warning("killing pid %d", process.pid)
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=_KILL_SECONDS)
+    wait_for_end(processes, _KILL_SECONDS)
+
+
+def wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until they have ended; returns those that have not.
+
+    The exit codes of children stay with whoever waits for them: psutil's own waiting would take them away.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def sweep(name: str, token: str) -> None:

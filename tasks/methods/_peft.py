@@ -112,8 +112,9 @@ def _jsonable(value: Any) -> Any:
 
 
 def refuse_nothing_trainable(model: nn.Module, label: str) -> None:
-    """Raise ConfigError where no parameter has requires_grad."""
-    if not any(parameter.requires_grad and parameter.numel() for parameter in model.parameters()):
+    """Raise ConfigError where no parameter has requires_grad (under ZeRO-3 it knows its size as `ds_numel`)."""
+    sizes = (getattr(part, "ds_numel", part.numel()) for part in model.parameters() if part.requires_grad)
+    if not any(sizes):
         raise ConfigError(
             "nothing would train", where=f"methods[{label}]", fix="Choose other modules or another method"
         )

@@ -25,7 +25,6 @@ class QLora(LowRankMethod):
         mergeable=True,
         memory="0.5 N (weights of linear layers) + 16 n",
         quantized_base=True,
-        refuses={"zero3": "not tried yet"},
         traps=(
             "merged into the float base, never into the quantised one",
             "use training.optim: paged_adamw_8bit on a GPU that is short of memory",

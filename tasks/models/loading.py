@@ -84,7 +84,7 @@ def load_base(
     options: dict[str, Any] = {}
     if quantization is not None:
         options["quantization_config"] = _quantization_config(quantization, device)
-    if quantization is not None or (device != "cpu" and not shared):
+    if not shared and (quantization is not None or device != "cpu"):
         options["device_map"] = {"": device}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(

@@ -61,6 +61,13 @@ def describe_cell(cell: Cell, ref: RunRef, shared: Context) -> None:
             "tuneline.base_digest": cell.base.digest,
         }
     )
+    if cell.adopted:
+        run.set_tags(
+            {
+                "tuneline.resumed_from_world_size": str(cell.adopted.ranks),
+                "tuneline.promise": "equal within a tolerance, not bit for bit",
+            }
+        )
 
 
 @cache

@@ -23,6 +23,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
+from tasks.tracking.database import make_database
 from tasks.tracking.events import DatasetLogged
 from tasks.tracking.limits import MAX_DATASET_DIGEST_CHARS, safe_key
 from tasks.tracking.protocol import (
@@ -35,7 +36,7 @@ from tasks.tracking.protocol import (
     UnavailableError,
 )
 from tasks.tracking.redaction import redact
-from tasks.tracking.uri import is_server
+from tasks.tracking.uri import is_server, sqlite_file
 from tasks.tracking.values import RunStatus
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class MlflowSink:
     @cached_property
     def _client(self) -> MlflowClient:
         """Made in the shipper's thread: it creates or migrates a SQLite database, which takes seconds."""
+        if (file := sqlite_file(self._uri)) is not None and not file.exists():
+            make_database(file)
         return MlflowClient(self._uri, registry_uri=self._uri)
 
     def create_run(self, new: NewRun) -> CreatedRun:

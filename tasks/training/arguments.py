@@ -15,7 +15,6 @@ from tasks.training.values import Cell
 
 NEVER = 10**9
 """More steps than any run has."""
-_COMPILED_COLLECTIVES = "deepspeed_shm_comm"
 _SUM_IN_ANY_ORDER = 2
 """Ranks up to which a sum of gradients does not depend on its order."""
 
@@ -70,7 +69,7 @@ def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
             fix="Start it through `tuneline run`, or torchrun with that many processes",
         )
     if layout.engine == "deepspeed":
-        _join_deepspeed()
+        _join_deepspeed(layout)
     return arguments
 
 
@@ -106,12 +105,10 @@ def _engine(layout: Layout, deterministic: bool) -> dict[str, Any]:
     return device | {"ddp_find_unused_parameters": deterministic and layout.ranks > _SUM_IN_ANY_ORDER}
 
 
-def _join_deepspeed() -> None:
-    """Before the model is loaded: ZeRO-3 shares the weights while they are read, and asks how many ranks there are.
-
-    On CPUs its ranks talk over gloo: the kernel for shared memory would be compiled first, for minutes.
-    """
+def _join_deepspeed(layout: Layout) -> None:
+    """Before the model is loaded: ZeRO-3 shares the weights while they are read, and asks how many ranks there are."""
     import deepspeed
 
-    deepspeed.ops.__compatible_ops__[_COMPILED_COLLECTIVES] = False
+    if layout.device == "cpu":  # ranks talk over gloo; kernels of its own for that would be compiled now, for minutes
+        deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed()

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tasks.foundation.errors import ModelError
+from tasks.training.shards import is_held, local_part, named_anywhere
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,16 @@ class ParameterAudit(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
-        if self._before:
-            groups = given["optimizer"].param_groups
-            moving = {id(parameter) for group in groups if group["lr"] > 0 for parameter in group["params"]}
-            for name, parameter in self._model.named_parameters():
-                if parameter.requires_grad and (parameter.grad is None or bool(parameter.grad.any())):
-                    self._touched.add(name)
-                    if parameter.grad is not None and id(parameter) in moving:
-                        self._updated.add(name)
+        if not self._before:
+            return
+        moving = [group for group in given["optimizer"].param_groups if group["lr"] > 0]
+        held = {id(parameter) for group in moving for parameter in group["params"]}
+        for name, parameter in self._model.named_parameters():
+            gradient = parameter.grad
+            if parameter.requires_grad and (gradient is None or bool(local_part(gradient).any())):
+                self._touched.add(name)
+                if (gradient is not None and id(parameter) in held) or (moving and is_held(parameter)):
+                    self._updated.add(name)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         steps = state.global_step - self._first_step
@@ -62,11 +65,11 @@ class ParameterAudit(TrainerCallback):  # type: ignore[misc]
 
 
 def checksums(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """Sum and position-weighted sum of each parameter's bit patterns: a changed bit changes them.
+    """Sum and position-weighted sum of each parameter's bit patterns on this rank: a changed bit changes them.
 
     In pieces of 8 MiB: whole embeddings as 64-bit integers would be the peak of a large model's memory.
     """
-    return {name: _checksum(parameter.detach()) for name, parameter in model.named_parameters()}
+    return {name: _checksum(local_part(parameter).detach()) for name, parameter in model.named_parameters()}
 
 
 def _checksum(tensor: torch.Tensor) -> tuple[float, float]:
@@ -85,7 +88,7 @@ def _checksum(tensor: torch.Tensor) -> tuple[float, float]:
 def verdict(
     model: nn.Module, before: dict[str, tuple[float, float]], touched: set[str], updated: Collection[str] = ()
 ) -> None:
-    """Raise ModelError where the wrong tensors moved, naming the first of them.
+    """Raise ModelError where the wrong tensors moved on any rank, naming the first of them; on every rank.
 
     Args:
         model: after some steps.
@@ -96,10 +99,11 @@ def verdict(
     after = checksums(model)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     moved = {name for name in after if after[name] != before.get(name)}
+    moved, touched, updated = named_anywhere([moved, touched, set(updated)], model)
     if wrong := sorted(moved - trainable):
         raise ModelError(f"{len(wrong)} frozen tensors changed while training, first {wrong[0]}")
     still = trainable - moved
-    if dead := sorted((still & touched) - set(updated)):
+    if dead := sorted((still & touched) - updated):
         raise ModelError(
             f"{len(dead)} trainable tensors did not change in the first steps, first {dead[0]}",
             fix="They are not connected to the loss, or their learning rate is 0 (a warm-up starts at 0)",

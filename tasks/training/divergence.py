@@ -1,4 +1,4 @@
-"""A loss that rises and stays up although it is finite: training ends instead of making something worthless."""
+"""Training that has failed although every number is finite: it ends instead of making something worthless."""
 
 from __future__ import annotations
 
@@ -18,22 +18,29 @@ class LossWatch:
         self._patience = patience
         self._smoothed: float | None = None
         self._began = 0.0
-        self.best = 0.0
-        """Lowest value of the moving average so far."""
+        self._best = 0.0
         self._above = 0
+        self._dead = 0
 
-    def see(self, loss: float) -> bool:
-        """True once `patience` losses in a row were above `factor` times the best, and above where it began.
+    def see(self, loss: float, gradient_norm: float | None = None) -> str:
+        """What has gone wrong once it did `patience` times in a row; empty while it has not.
 
-        Below where it began nothing has been lost: close to 0 a loss may well triple.
+        - The loss is above `factor` times the best of its moving average, and above where it began: below that nothing
+          is lost, and close to 0 a loss may well triple.
+        - The norm of the gradient is exactly 0 although the loss is not: saturated, the model learns no more.
         """
         if self._smoothed is None:
-            self._smoothed = self._began = self.best = loss
-        is_above = loss > max(self._factor * self.best, self._began)
+            self._smoothed = self._began = self._best = loss
+        is_above = loss > max(self._factor * self._best, self._began)
         self._above = self._above + 1 if is_above else 0
+        self._dead = self._dead + 1 if gradient_norm == 0 and loss > 0 else 0
         self._smoothed += _SMOOTHING * (loss - self._smoothed)
-        self.best = min(self.best, self._smoothed)
-        return self._above >= self._patience
+        self._best = min(self._best, self._smoothed)
+        if self._above >= self._patience:
+            return (
+                f"above {self._factor:g} times its best ({self._best:.3g}) and above where it began ({self._began:.3g})"
+            )
+        return "without any gradient" if self._dead >= self._patience else ""
 
 
 class StopOnDivergence(TrainerCallback):  # type: ignore[misc]
@@ -50,7 +57,7 @@ class StopOnDivergence(TrainerCallback):  # type: ignore[misc]
         self._watch = LossWatch(self._factor, self._patience)
         for entry in state.log_history:
             if "loss" in entry:
-                self._watch.see(entry["loss"])
+                self._watch.see(entry["loss"], entry.get("grad_norm"))
 
     def on_log(
         self,
@@ -60,10 +67,12 @@ class StopOnDivergence(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        if logs and "loss" in logs and self._watch.see(logs["loss"]):
+        if not logs or "loss" not in logs:
+            return
+        if wrong := self._watch.see(logs["loss"], logs.get("grad_norm")):
             raise DivergenceError(
-                f"the loss is {logs['loss']:.3g} at step {state.global_step}: {self._patience} logged ones in a row "
-                f"were above where it began and above {self._factor:g} times its best ({self._watch.best:.3g})",
+                f"the loss is {logs['loss']:.3g} at step {state.global_step}, for {self._patience} logged ones in a "
+                f"row {wrong}",
                 where="training.divergence_factor",
                 fix=f"Lower the learning rate ({args.learning_rate:g}), or set it to null to let it go on",
             )

@@ -7,17 +7,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.artifacts import write_durably
-from tasks.foundation.errors import ErrorRecord, RankError, TunelineError
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, RankError, TunelineError
 
 FAILURE = "failure.json"
 
-_WEAK = (TunelineError.exit_code, RankError.exit_code)
+_WEAK = (TunelineError.exit_code, RankError.exit_code, CancelledRunError.exit_code)
 _PEER_TEXTS = ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
 """What gloo says in a plain RuntimeError when the rank at the other end is gone."""
 
 
 def is_weak(record: ErrorRecord) -> bool:
-    """It may be the consequence of another rank's end."""
+    """It may be the consequence of another rank's end, which the launcher answers with SIGTERM to all."""
     return record.exit_code in _WEAK
 
 

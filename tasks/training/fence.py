@@ -42,6 +42,11 @@ class Fence:
         """This attempt's name; two starts of one job differ."""
         return f"{self._attempt} {self._job}.{self._restart}" if self._job else self._attempt
 
+    @property
+    def restarted(self) -> bool:
+        """Whether a scheduler has started this attempt before, so that something may be left of that."""
+        return self._restart > 0
+
     def take_up(self) -> None:
         """Become the newest attempt: a job that a scheduler started again takes over from its earlier start.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from tasks.foundation.disk import folder_bytes, free_bytes, nearest_existing, write_refusal
 from tasks.foundation.errors import ResourceError, is_out_of_memory, shortage
 from tasks.methods import parse_method
+from tasks.training.failing import FAILURE, read_failure
 from tasks.training.values import Cell, TrainRequest
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _STATE_BYTES: Final = {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_8b
 _DEEPSPEED_BYTES: Final = 8
 """DeepSpeed keeps the weights once more, and a float32 master of each."""
 _STORED_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+_MAKE_ROOM: Final = (
+    "Free space, move the runs folder with TUNELINE_RUNS, or lower training.save_total_limit; then run it again"
+)
 _BESIDES_BYTES: Final = 1 << 20
 """Logs, metrics, random states and manifests."""
 
@@ -95,9 +99,21 @@ def full_disk(error: Exception, request: TrainRequest) -> ResourceError | None:
     what = f"the disk is full: {free:,} bytes were free"
     if begun:
         what += f" after {written:,} bytes of a checkpoint" + (f" that needs {needed:,}" if needed else "")
-    fix = "Free space, move the runs folder with TUNELINE_RUNS, or lower training.save_total_limit; then run it again"
     where = str(getattr(error, "filename", None) or (checkpoints if begun else request.work))
-    return ResourceError(what, where=where, fix=fix)
+    return ResourceError(what, where=where, fix=_MAKE_ROOM)
+
+
+def unsaid_full_disk(code: int, request: TrainRequest) -> ResourceError | None:
+    """The cause of a rank's end of which the exit code alone is left, since its words found no room; None for others.
+
+    A scheduler that saw memory run out ends with the same code; then no rank has begun to say anything, and one could.
+    """
+    begun = (request.work / FAILURE).exists() and read_failure(request.work) is None
+    if code != ResourceError.exit_code or not (begun or write_refusal(request.work)):
+        return None
+    free = free_bytes(request.work)
+    what = f"the disk was too full even for the reason of a rank's end; {free:,} bytes are free now"
+    return ResourceError(what, where=str(request.work), fix=_MAKE_ROOM)
 
 
 def _state_bytes(cell: Cell) -> int:
@@ -130,5 +146,5 @@ def _refuse_too_much(needs: dict[Path, int]) -> None:
             raise ResourceError(
                 f"training will write about {needed:,} bytes and {free:,} are free",
                 where=" and ".join(str(folder) for folder in folders),
-                fix="Free space, move the runs folder with TUNELINE_RUNS, or lower training.save_total_limit",
+                fix=_MAKE_ROOM,
             )

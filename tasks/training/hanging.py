@@ -39,10 +39,16 @@ class Stall(Value):
     """Seconds that this phase allows."""
 
     @property
+    def working(self) -> list[int]:
+        """The ranks that have not ended."""
+        return [rank for rank, beat in self.beats.items() if beat is None or beat.phase != "ended"]
+
+    @property
     def behind(self) -> list[int]:
         """The ranks that are least far: the others wait for them."""
         places = {rank: (beat.step, beat.count) if beat else (0, 0) for rank, beat in self.beats.items()}
-        return [rank for rank, place in places.items() if place == min(places.values())]
+        asked = self.working or list(places)
+        return [rank for rank in asked if places[rank] == min(places[one] for one in asked)]
 
 
 class HangWatch:
@@ -95,7 +101,7 @@ def hang_error(stall: Stall, gang: Gang, work: Path, newest: int | None) -> Hang
         newest: step of the newest checkpoint.
     """
     path = work / "log.txt"
-    stacks = _collect_stacks(gang, work, sorted(stall.beats))
+    stacks = _collect_stacks(gang, work, stall.working)
     _append_stacks(path, stall, stacks)
     behind = _culprits(stall, stacks)
     said = ", ".join(_describe(rank, stall, stacks.get(rank, "")) for rank in behind)

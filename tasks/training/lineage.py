@@ -8,9 +8,9 @@ difference; with `--allow world_size` it also goes on from a gang of another siz
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
@@ -39,6 +39,18 @@ class Resume(Value):
     required: bool = False
     """Go on from a checkpoint or refuse, instead of beginning anew beside it."""
     allow: tuple[Allowance, ...] = ()
+
+
+def parse_resume(required: bool, allow: Sequence[str]) -> Resume:
+    """What the options `--resume` and `--allow` say; the second implies the first.
+
+    Raises:
+        ConfigError: nothing of that name may differ.
+    """
+    for name in allow:
+        if name not in get_args(Allowance):
+            raise ConfigError(f"{name!r} may not differ", where="--allow", allowed=", ".join(get_args(Allowance)))
+    return Resume.model_validate({"required": required or bool(allow), "allow": tuple(allow)})
 
 
 class Card(Value):
@@ -92,7 +104,7 @@ def with_past(cell: Cell, resume: Resume, works: Path) -> tuple[Cell, str]:
     if not attempts:
         return cell, ""
     facts = facts_of(cell)
-    if not (resume.required or resume.allow):
+    if not resume.required:
         farthest = attempts[-1]
         difference = identity_difference(farthest.card.identity, facts)
         return cell, f"begins anew; an attempt that reached step {farthest.step} differs: {difference}"

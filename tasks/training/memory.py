@@ -103,15 +103,16 @@ def killed_for_memory(code: int, before: Kills, request: TrainRequest) -> Resour
     now = kills_so_far()
     certain = before.here is not None and now.here is not None
     was, is_now = (before.here, now.here) if certain else (before.machine, now.machine)
-    if code != _KILLED or (was is not None and is_now is not None and is_now <= was):
+    told = code == ResourceError.exit_code  # by a scheduler, which has looked on the ranks' own nodes
+    if not told and (code != _KILLED or (was is not None and is_now is not None and is_now <= was)):
         return None
     failed = read_failed_rank(request.work)
     beats = [beat for beat in read_beats(request.work) if failed is None or beat.rank == failed.rank]
     beat = min(beats, key=lambda beat: (beat.step, beat.rank), default=None)
     who = f"rank {failed.rank}" if failed else "a rank"
     peak, limit = _rss(resource.RUSAGE_CHILDREN), memory_limit_bytes()
-    what = f"{who} was killed ({'' if certain else 'likely '}out of memory) at {_place(beat)}"
-    what += f"; the largest process of this run had {peak:,} bytes, the limit is {limit:,}"
+    what = f"{who} was killed ({'' if told or certain else 'likely '}out of memory) near {_place(beat)}"
+    what += "" if told else f"; the largest process of this run had {peak:,} bytes, the limit is {limit:,}"
     return _cause(what, beat.phase if beat else "loading", request)
 
 

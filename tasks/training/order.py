@@ -22,9 +22,7 @@ class RowOrder(Sampler[int]):  # type: ignore[misc]
     state: after a resume in the middle of an epoch it yields exactly the order of the uninterrupted run.
     """
 
-    def __init__(
-        self, lengths: Sequence[int], groups: tuple[int, int], seed: int, epoch: Callable[[], int]
-    ) -> None:
+    def __init__(self, lengths: Sequence[int], groups: tuple[int, int], seed: int, epoch: Callable[[], int]) -> None:
         """`groups`: rows per optimiser step (0 switches grouping by length off), and per micro-step of all ranks.
 
         The last micro-step is filled up with `NOBODY`, so that every rank gets as many batches as the others.

@@ -11,6 +11,7 @@ from tasks.methods import Conditions, Method, parse_method
 from tasks.models.values import BaseModel
 from tasks.training.engines import refuse_engine, resolve_precision
 from tasks.training.identity import cell_facts, fingerprint
+from tasks.training.lineage import Resume
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
 
@@ -25,6 +26,8 @@ class CellSpec(Value):
     layout: Layout = Layout()
     experiment: str = ""
     """Name of the experiment."""
+    resume: Resume = Resume()
+    """Whether it must go on from an unfinished attempt."""
 
 
 def plan_cell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tasks.training.recording import EVAL_LOSS, STEP_SECONDS, MetricLine, MetricsFile, Progress
+
+log = logging.getLogger(__name__)
 
 _NAMES = {
     "loss": "train/loss",
@@ -38,6 +41,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._step_started = 0.0
         self._written = -math.inf
         self._loss: float | None = None
+        self._unshown = 0
 
     @property
     def step_seconds_median(self) -> float:
@@ -107,5 +111,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             step=state.global_step, total_steps=state.max_steps, loss=self._loss, seconds_left=round(left, 1)
         )
         staged = self._progress.with_suffix(".staged")
-        staged.write_text(progress.model_dump_json(), encoding="utf-8")
-        staged.replace(self._progress)
+        try:
+            staged.write_text(progress.model_dump_json(), encoding="utf-8")
+            staged.replace(self._progress)
+        except OSError as error:  # a courtesy: the metrics decide
+            if not self._unshown:
+                log.warning("the progress cannot be shown: %s", error)
+            self._unshown += 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedType, PartialState
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import TrainingArguments
 
 
 def anywhere(condition: bool, device: torch.device) -> bool:
@@ -19,10 +22,35 @@ def anywhere(condition: bool, device: torch.device) -> bool:
     return bool(flag.item())
 
 
+def named_anywhere(given: Sequence[set[str]], model: nn.Module) -> list[set[str]]:
+    """Each set of parameter names, joined with that of the other ranks. All ranks must call it."""
+    if not distributed.is_initialized():
+        return list(given)
+    names = [name for name, _ in model.named_parameters()]
+    device = next(model.parameters()).device
+    flags = torch.tensor([[name in names_here for name in names] for names_here in given], dtype=torch.int32)
+    flags = flags.to(device)
+    distributed.all_reduce(flags, op=distributed.ReduceOp.MAX)
+    return [{name for name, flag in zip(names, row, strict=True) if flag} for row in flags.tolist()]
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def share_on_cpu(accelerator: Accelerator, arguments: TrainingArguments) -> None:
+    """Have accelerate use FSDP2 over gloo: it drops the choice without a word where it finds no accelerator.
+
+    torch's `fully_shard`, which does the work, knows no such limit.
+    """
+    plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+    if arguments.bf16:
+        plugin.set_mixed_precision("bf16")
+    accelerator.state.fsdp_plugin = plugin
+    accelerator.state.distributed_type = DistributedType.FSDP
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
@@ -31,6 +59,11 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to_local()
     part: torch.Tensor = getattr(tensor, "ds_tensor", tensor)
     return part
+
+
+def is_held(parameter: nn.Parameter) -> bool:
+    """True where DeepSpeed's optimiser has this parameter; its gradient is nowhere to be seen after the step."""
+    return hasattr(parameter, "_hp_mapping") or hasattr(parameter, "_z3_optimizer")
 
 
 def element_count(parameter: nn.Parameter) -> int:
@@ -130,7 +163,7 @@ def _unpartitioned(parameter: nn.Parameter) -> torch.Tensor:
     """A parameter under ZeRO-3 that no optimiser holds, or any that was never partitioned."""
     if not hasattr(parameter, "ds_id"):
         return parameter
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters([parameter]):
+    with deepspeed.zero.GatheredParameters([parameter]):
         return parameter.detach().clone()

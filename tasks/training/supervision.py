@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.launch.protocol import Gang
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.failing import FAILURE, is_weak, read_failure
 from tasks.training.fence import new_attempt
+from tasks.training.foresight import unsaid_full_disk
 from tasks.training.hanging import HangWatch, hang_error
 from tasks.training.memory import Kills, killed_for_memory, kills_so_far
 from tasks.training.pulse import forget_beats
@@ -181,13 +183,14 @@ def cause_of(code: int, request: TrainRequest, kills: Kills) -> TunelineError:
     said = read_failure(request.work)
     if said and not is_weak(said):
         return said.error()
-    if short := killed_for_memory(code, kills, request):
+    if short := unsaid_full_disk(code, request) or killed_for_memory(code, kills, request):
         return short
-    if code == CancelledRunError.exit_code:
-        return CancelledRunError("the ranks were terminated", fix=_GO_ON)
     failed = read_failed_rank(request.work)
-    if said and said.exit_code == TunelineError.exit_code and (failed is None or failed.exit_code >= 0):
+    was_killed = failed is not None and failed.exit_code < 0 and failed.exit_code != -signal.SIGTERM
+    if not was_killed and said and said.exit_code != RankError.exit_code:
         return said.error()
+    if not was_killed and code == CancelledRunError.exit_code:
+        return CancelledRunError("the ranks were terminated", fix=_GO_ON)
     what = f"{failed}" if failed else f"a rank died (the gang ended with {code})"
     fix = f"The end of this log says more. {_GO_ON}"
     return RankError(f"{what} and left no reason", where=str(request.work / "log.txt"), fix=fix)

@@ -21,7 +21,7 @@ from tasks.training.content import TRAINER_STATE, read_content, read_losses, wri
 from tasks.training.memory import computing_on
 from tasks.training.order import NOBODY, RowOrder, Rows
 from tasks.training.pulse import Pulse
-from tasks.training.shards import barrier
+from tasks.training.shards import barrier, share_on_cpu
 from tasks.training.stopping import best_step
 
 
@@ -72,6 +72,12 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self.keep_best = False
         self.save_limit = 1
 
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            share_on_cpu(self.accelerator, self.args)
+            self.is_fsdp_enabled = True
+
     def total_tokens(self) -> int:
         """Non-padding tokens of all ranks since step 0, earlier attempts included. All ranks must call it."""
         count = self._token_count.clone()
@@ -96,7 +102,8 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
         reach("train.batch")
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        window: tuple[list[Any], Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return window
 
     # --- steps ----------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     request = TrainRequest.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
     rank = int(os.environ.get("RANK", "0"))
     prepare_environment(request.cell.layout)
+    code = 0
     try:
         answer_with_stacks(request.work, rank)
         if rank == 0:
@@ -44,8 +45,9 @@ def main(arguments: list[str]) -> int:
         train_cell(request)
         say_ended(request.work, rank)
     except Exception as error:  # the outermost frame of this process: recorded, then told by the exit code
-        return _fail(error, request, rank)
-    return 0
+        code = _fail(error, request)
+    _let_go_of_output()
+    return code
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
@@ -53,18 +55,30 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
 
 
 def _begin(request: TrainRequest) -> None:
-    Fence(request.work, request.attempt).take_up()
-    if not request.attempt:  # otherwise the pipeline has done it, before any rank could fail
+    fence = Fence(request.work, request.attempt)
+    fence.take_up()
+    if fence.restarted or not request.attempt:  # otherwise the pipeline has done it, before any rank could fail
         (request.work / FAILURE).unlink(missing_ok=True)
 
 
-def _fail(error: Exception, request: TrainRequest, rank: int) -> int:
+def _fail(error: Exception, request: TrainRequest) -> int:
     log.error("%s", "".join(traceback.format_exception(error)))
     cause = out_of_memory(error, request) or full_disk(error, request) or lost_peer(error) or error
     record = ErrorRecord.of(cause)
-    if rank == 0 or not isinstance(cause, CancelledRunError):
+    try:
         write_failure(request.work, record)
+    except OSError as unwritable:  # a full disk: the exit code says it alone
+        log.error("the cause cannot be recorded: %s", unwritable)
     return record.exit_code
+
+
+def _let_go_of_output() -> None:
+    """A log that cannot be written does not decide the exit code: Python itself would end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_a_damaged_artifact_is_set_aside_with_a_warning_and_made_again(
     assert leftovers(tmp_path) == {f"{KEY}.made_by", f".{KEY}.damaged.{os.getpid()}"}
 
 
-def test_any_flipped_bit_of_any_byte_is_noticed(tmp_path: Path) -> None:
+def test_row_22_any_flipped_bit_of_any_byte_is_noticed(tmp_path: Path) -> None:
     folder = make(tmp_path).path
     store = ArtifactStore(tmp_path)
     saved = tmp_path / "saved"
@@ -134,7 +134,7 @@ def test_killed_before_any_line_the_artifact_is_absent_or_whole_and_made_again_t
     assert 0 < found < kills
 
 
-def test_ten_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
+def test_row_42_ten_processes_that_ask_at_once_build_once(tmp_path: Path) -> None:
     gate = multiprocessing.get_context("fork").Barrier(10)
 
     def slow_build(folder: Path) -> None:

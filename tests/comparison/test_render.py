@@ -31,6 +31,14 @@ def test_markdown_tables_stay_whole_when_a_reason_has_a_pipe_and_a_line_break() 
     assert len({line.replace(r"\|", "").count("|") for line in rows}) == 1
 
 
+def test_a_note_on_a_cell_stands_under_the_table_and_in_the_file_for_machines() -> None:
+    note = "trained with micro-batches of 4 x 2, since 8 x 1 ran out of memory"
+    noted = compare("c", [row("lora", metrics={"loss": 1.0}, note=note)], [LOSS], "loss", DIGEST)
+    assert f"- lora: {note}" in to_markdown(noted).splitlines()
+    assert f"lora: {note}" in printed(noted, 100)
+    assert next(csv.DictReader(io.StringIO(to_csv(noted))))["note"] == note
+
+
 def test_csv_holds_raw_numbers_and_leaves_absent_ones_empty() -> None:
     rows = {each["label"]: each for each in csv.DictReader(io.StringIO(to_csv(five_cells())))}
     assert list(rows) == ["full", "lora", "none", "prompt_tuning", "ia3"]

@@ -42,7 +42,7 @@ def check_standing(folder: Path) -> None:
 
 
 def check_end(folder: Path, undisturbed: Path) -> None:
-    """After a command that ended well: I3 each step once, I4 the alias, I5 all runs closed, I8 the same as undisturbed."""
+    """After a command that ended well: I3 each step once, I4 the alias, I5 all runs closed, I8 as if undisturbed."""
     check_standing(folder)
     runs = runs_of(client(folder))
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED", "KILLED"}, "a run was left open"

@@ -7,79 +7,39 @@ chain: each start goes on from what the last fault left, and carries the next on
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import traceback
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tasks.artifacts import Artifact, ArtifactStore, verify
-from tasks.data.settings import DataSettings
-from tasks.embedded.pretrain import build_base
-from tasks.evaluation import EvaluationSettings
-from tasks.evaluation.evaluate import evaluate
-from tasks.foundation import faults
-from tasks.foundation.errors import ErrorRecord
+from tasks.artifacts import Artifact
+from tasks.foundation.digests import digest_file
 from tasks.foundation.faults import ONCE, SITES, VARIABLE
-from tasks.merging import MergeSettings
-from tasks.merging.merge import merge
 from tasks.models.values import BaseModel
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.settings import TrainingSettings
-from tests.artifacts.worlds import make
-from tests.data.worlds import base_model, make_tokenizer, pairs, tokenized, write_jsonl
-from tests.embedded.test_pretrain import TINY
-from tests.evaluation.worlds import base_in, ignore_progress, job_on, save_tiny_model, write_csv
+from tests.faults.walking import ENDS, WORKS, Worked, digests, walk
 from tests.launch.worlds import wait_until
-from tests.registry.worlds import make_adapter
 from tests.training.ranks import run_ranks, start_ranks, trained_by_ranks
 from tests.training.worlds import LORA, loss_series, request_in, toy_cell
 
-Work = Callable[[Path], object]
-"""Makes what it makes below a folder, or finds it there."""
+Nouns = Callable[[str], Worked]
 
-ENDS = {"kill": -signal.SIGKILL, "term": -signal.SIGTERM, "enospc": 20, "error": 1, "hang": -signal.SIGKILL}
-"""Action -> exit code of the child. Whoever watches a hung one kills it, as this test does."""
-
-SITES_OF = {
-    "artifact": ("artifact.build", "artifact.file", "artifact.manifest", "artifact.rename", "artifact.done"),
-    "data": ("prepare.write", "tokenize.batch", "tokenize.write"),
-    "merge": ("merge.shard", "merge.prove"),
-    "evaluate": ("evaluate.batch", "evaluate.write"),
-    "embed": ("embed.step",),
-}
-PASSAGES = {"artifact.file": 2, "prepare.write": 3, "tokenize.batch": 2, "tokenize.write": 2, "evaluate.write": 2}
-"""How often the work passes a site, where it is more than once and each passage is a write of its own."""
-QUICK = {"artifact", "data"}
-CASES = [
-    pytest.param(
-        noun,
-        f"{site}:{passage}:{action}",
-        marks=[] if noun in QUICK or action == "kill" else pytest.mark.system,
-        id=f"{site}-{passage}-{action}",
-    )
-    for noun, sites in SITES_OF.items()
-    for site in sites
-    for passage in range(1, PASSAGES.get(site, 1) + 1)
-    for action in ENDS
-]
+COMMIT = ("artifact.build:1", "artifact.file:2", "artifact.manifest:1", "artifact.rename:1", "artifact.done:1")
 
 
-class Worked(NamedTuple):
-    """A noun's work, and what it leaves undisturbed."""
-
-    work: Work
-    digests: dict[str, str]
+def each(*passages: str, slow: bool = False) -> list[object]:
+    """Every action at every passage of a site; of slow work all but the kills are left to the system tests."""
+    return [
+        pytest.param(f"{passage}:{action}", marks=[pytest.mark.system] if slow and action != "kill" else [])
+        for passage in passages
+        for action in ENDS
+    ]
 
 
 @pytest.fixture(scope="module")
-def worked(tmp_path_factory: pytest.TempPathFactory, base: BaseModel, tokens: Artifact) -> Callable[[str], Worked]:
-    """Each noun's work, made once when it is first asked for."""
+def worked(tmp_path_factory: pytest.TempPathFactory, base: BaseModel, tokens: Artifact) -> Nouns:
+    """Each noun's work, done undisturbed once when it is first asked for."""
     made: dict[str, Worked] = {}
 
     def of(noun: str) -> Worked:
@@ -87,97 +47,54 @@ def worked(tmp_path_factory: pytest.TempPathFactory, base: BaseModel, tokens: Ar
             folder = tmp_path_factory.mktemp(noun)
             work = WORKS[noun](folder, base, tokens)
             work(folder / "undisturbed")
-            made[noun] = Worked(work, digests(folder / "undisturbed"))
+            made[noun] = Worked(work, digests(folder / "undisturbed"), folder)
         return made[noun]
 
     return of
 
 
-def data_work(folder: Path, base: BaseModel, tokens: Artifact) -> Work:
-    rows = write_jsonl(folder / "rows.jsonl", pairs(40))
-    settings = DataSettings(train=rows, eval_fraction=0.3, max_seq_length=96)
-    return partial(tokenized, settings, base_model(make_tokenizer(), folder / "base"))
+@pytest.mark.parametrize("fault", each(*COMMIT))
+def test_an_artifact_is_committed_whole_or_not_at_all(fault: str, worked: Nouns, tmp_path: Path) -> None:
+    walk(worked("artifact"), fault, tmp_path)
 
 
-def merge_work(folder: Path, base: BaseModel, tokens: Artifact) -> Work:
-    build = partial(merge, make_adapter("lora", base, folder / "adapter"), tokens, MergeSettings(rows=2))
-    return lambda root: ArtifactStore(root).make("merge", "k", build)
-
-
-def evaluate_work(folder: Path, base: BaseModel, tokens: Artifact) -> Work:
-    rows = write_csv(folder / "rows.csv", [(f"ask {row}", f"say {row}") for row in range(12)])
-    settings = EvaluationSettings(metrics=("loss", "exact_match"), max_new_tokens=4, batch_size=4)
-    data = DataSettings(train=str(rows), eval_fraction=0.5, max_seq_length=96)
-    job = job_on(base_in(save_tiny_model(folder / "base")), data, settings, folder)
-    return lambda root: ArtifactStore(root).make("evaluate", "k", lambda out: evaluate(job, out, ignore_progress))
-
-
-def embed_work(folder: Path, base: BaseModel, tokens: Artifact) -> Work:
-    def build(out: Path) -> None:
-        build_base(out, lambda *_: None, TINY)
-
-    return lambda root: ArtifactStore(root).make("base", "k", build)
-
-
-WORKS: dict[str, Callable[[Path, BaseModel, Artifact], Work]] = {
-    "artifact": lambda *_: make,
-    "data": data_work,
-    "merge": merge_work,
-    "evaluate": evaluate_work,
-    "embed": embed_work,
-}
-
-
-@pytest.mark.parametrize(("noun", "fault"), CASES)
-def test_after_any_fault_at_any_site_the_next_run_leaves_the_same_bytes(
-    noun: str, fault: str, worked: Callable[[str], Worked], tmp_path: Path
+@pytest.mark.parametrize("fault", each("prepare.write:1", "prepare.write:2", "prepare.write:3"))
+def test_row_01_whatever_happens_at_a_write_of_the_data_step_the_next_run_leaves_the_same_bytes(
+    fault: str, worked: Nouns, tmp_path: Path
 ) -> None:
-    work, expected = worked(noun)
-    mark, root = tmp_path / "mark", tmp_path / "root"
-    assert end_of(work, root, {VARIABLE: fault, ONCE: str(mark)}, mark) == ENDS[fault.rpartition(":")[2]]
-    assert mark.exists(), "the site was not passed so often"
-    whole = digests(root)
-    assert whole.items() <= expected.items(), "a folder under a final name is whole, or is not there"
-    assert end_of(work, root, {}, mark) == 0
-    assert digests(root) == expected
-    assert hidden(root) == set()
+    walk(worked("data"), fault, tmp_path)
 
 
-def end_of(work: Work, root: Path, environment: dict[str, str], mark: Path) -> int:
-    """Work in a forked child, and its exit code; one that hangs is killed."""
-
-    def run() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.environ |= environment
-        faults.arm()
-        try:
-            work(root)
-        except Exception as error:
-            traceback.print_exc()
-            os._exit(ErrorRecord.of(error).exit_code)
-        os._exit(0)
-
-    process = multiprocessing.get_context("fork").Process(target=run, daemon=True)  # none outlives a failed test
-    process.start()
-    if environment.get(VARIABLE, "").endswith(":hang"):
-        wait_until(mark.exists)
-        process.kill()
-    process.join()
-    return int(process.exitcode or 0)
+@pytest.mark.parametrize("fault", each("tokenize.batch:1", "tokenize.batch:2", "tokenize.write:1", "tokenize.write:2"))
+def test_row_02_half_a_tokenisation_is_never_used_again(fault: str, worked: Nouns, tmp_path: Path) -> None:
+    walk(worked("data"), fault, tmp_path)
 
 
-def digests(root: Path) -> dict[str, str]:
-    """Step and key -> digest of everything that lies under a final name, verified."""
-    return {
-        path.relative_to(root).as_posix(): verify(path).digest
-        for path in sorted(root.glob("*/*"))
-        if path.is_dir() and not path.name.startswith(".")
-    }
+@pytest.mark.parametrize("fault", each("merge.shard:1", "merge.prove:1", slow=True))
+def test_row_09_a_broken_merge_leaves_no_model_and_the_adapter_as_it_was(
+    fault: str, worked: Nouns, tmp_path: Path
+) -> None:
+    merging = worked("merge")
+    before = files_of(merging.sources)
+    walk(merging, fault, tmp_path)
+    assert before and files_of(merging.sources) == before
 
 
-def hidden(root: Path) -> set[str]:
-    """What is left of unfinished work: nothing but locks may be."""
-    return {path.name for path in root.glob("*/.*") if path.suffix != ".lock"}
+@pytest.mark.parametrize("fault", each("evaluate.batch:2", "evaluate.write:1", "evaluate.write:2", slow=True))
+def test_row_10_a_broken_evaluation_leaves_no_score_and_the_next_one_the_same_scores(
+    fault: str, worked: Nouns, tmp_path: Path
+) -> None:
+    walk(worked("evaluate"), fault, tmp_path)
+
+
+@pytest.mark.parametrize("fault", each("embed.step:2", slow=True))
+def test_a_broken_pretraining_of_the_embedded_base_leaves_none(fault: str, worked: Nouns, tmp_path: Path) -> None:
+    walk(worked("embed"), fault, tmp_path)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    paths: Iterable[Path] = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest_file(path) for path in paths}
 
 
 # --- training -------------------------------------------------------------------------------------------------------

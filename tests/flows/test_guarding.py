@@ -48,7 +48,10 @@ def own_server(process: subprocess.Popen[str]) -> psutil.Process:
     return server
 
 
-@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 143, "SIGTERM")],
+)
 @pytest.mark.system
 def test_a_signal_to_the_whole_group_ends_in_one_line_and_leaves_nothing(
     world: Path, number: int, code: int, name: str
@@ -66,7 +69,7 @@ def test_a_signal_to_the_whole_group_ends_in_one_line_and_leaves_nothing(
 
 
 @pytest.mark.system
-def test_a_prefect_server_that_dies_in_the_middle_takes_nothing_with_it(
+def test_row_40_a_prefect_server_that_dies_in_the_middle_takes_nothing_with_it(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "1")
@@ -132,6 +135,19 @@ def test_whatever_is_raised_is_one_line_where_no_log_can_be_written(command: str
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
     assert words in done.stderr
+
+
+HUNG_UP = "import os, signal, time; os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.2)"
+
+
+def test_a_terminal_that_is_closed_cancels_the_run() -> None:
+    done = subprocess.run([sys.executable, "-c", GUARDED.format(command=HUNG_UP)], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (143, 1), done.stderr
+
+
+def test_a_run_that_was_started_with_nohup_outlives_the_terminal() -> None:
+    command = ["nohup", sys.executable, "-c", GUARDED.format(command=HUNG_UP)]
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 
 def test_a_run_whose_log_cannot_be_written_says_so(world: Path) -> None:

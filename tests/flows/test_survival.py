@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,19 +88,23 @@ def test_sigterm_checkpoints_closes_the_runs_and_exits_143(whole: Path, tmp_path
 
 
 @pytest.mark.system
-def test_the_same_experiment_started_twice_at_once_trains_each_cell_once(whole: Path, tmp_path: Path) -> None:
+def test_row_42_the_same_experiment_started_ten_times_at_once_trains_each_cell_once(
+    whole: Path, tmp_path: Path
+) -> None:
     write_world(tmp_path)
     write_experiment(tmp_path, training=LONG, methods=ONE)
-    with started(tmp_path, "run", "toy.yaml") as one, started(tmp_path, "run", "toy.yaml") as other:
-        results = [process.communicate() for process in (one, other)]
-    assert [one.returncode, other.returncode] == [0, 0], results
+    with ExitStack() as stack:
+        processes = [stack.enter_context(started(tmp_path, "run", "toy.yaml")) for _ in range(10)]
+        results = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 10, results
     logs = [path.read_text(encoding="utf-8") for path in (tmp_path / "runs/work").glob("*/log.txt")]
     assert sum(log.count("train_runtime") for log in logs) == 1
     assert weights_of(tmp_path) == weights_of(whole)
     assert len(client(tmp_path).search_model_versions("name = 'toy'")) == 1
+    assert {run.info.status for run in runs_of(client(tmp_path))} == {"FINISHED"}
 
 
-def test_the_tracking_server_may_be_down_for_the_whole_training(whole: Path, tmp_path: Path) -> None:
+def test_row_36_the_tracking_server_may_be_down_for_the_whole_training(whole: Path, tmp_path: Path) -> None:
     write_world(tmp_path)
     with refusing_port() as port:
         uri = f"http://127.0.0.1:{port}"

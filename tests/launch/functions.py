@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tasks.foundation.errors import DataError
+from tasks.launch.logs import earlier
 
 
 def add(a: int, b: int = 1) -> int:
@@ -80,8 +81,16 @@ def wait_for(path: Path) -> int:
     return os.getpid()
 
 
-def storm(megabytes: int) -> int:
-    """Print without an end of line, as no text can be; then in lines."""
-    for _ in range(megabytes):
-        os.write(1, b"\xff\xfe\x00" * (1 << 20) if _ % 2 else b"\xc3(\n" * (1 << 20))
-    return megabytes
+def storm(times: int) -> int:
+    """Print 3 MiB so many times: what is no UTF-8, with and without ends of lines."""
+    for turn in range(times):
+        os.write(1, b"\xff\xfe\x00" * (1 << 20) if turn % 2 else b"\xc3(\n" * (1 << 20))
+    return times
+
+
+def shout(log: str) -> None:
+    """Print until the log has been cut, and break off."""
+    while not earlier(Path(log)).exists():
+        storm(2)
+    os.write(2, b"the end \xff\n")
+    sys.exit(1)

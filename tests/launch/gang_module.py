@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from tasks.launch.guard import end_with_parent
 
 
@@ -32,7 +34,10 @@ def main(request: Path) -> int:
         here.wait_for("go on")  # were it to fail at once, torchrun might end the other before it was there
         return int(asked["code"])
     if asked["action"] == "die" and rank == asked.get("rank", 0):
+        here.wait_for("go on")
         os.kill(os.getpid(), signal.SIGKILL)
+    if asked["action"] == "die":
+        return here.follow(asked["rank"])
     time.sleep(600)
     return 0
 
@@ -52,6 +57,14 @@ class Seen:
     def wait_for(self, word: str) -> None:
         while not (self._folder / word).exists():
             time.sleep(0.02)
+
+    def follow(self, rank: int) -> int:
+        """Fail as soon as another rank is dead, as one does whose connection breaks off."""
+        self.wait_for(f"here{rank}")
+        other = psutil.Process(json.loads((self._folder / f"here{rank}").read_text())["pids"][0])
+        while other.is_running() and other.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.001)
+        return 1
 
     def end(self, number: int, frame: FrameType | None) -> None:
         """SIGTERM: what follows takes a while, as saving a checkpoint does."""

@@ -60,3 +60,19 @@ def test_the_thread_count_is_fixed_on_cpu_and_where_it_is_set(
 def test_the_devices_of_the_slot_replace_those_of_the_flow() -> None:
     assert rank_environment({"CUDA_VISIBLE_DEVICES": "0,1,2"}, job(("2", "1")))["CUDA_VISIBLE_DEVICES"] == "2,1"
     assert rank_environment({"CUDA_VISIBLE_DEVICES": "0,1,2"}, job())["CUDA_VISIBLE_DEVICES"] == "0,1,2"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE"),
+        *("LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "PET_NNODES", "TUNELINE_OWNER", "TUNELINE_PARENT_PID"),
+    ],
+)
+def test_the_place_in_another_gang_and_the_tokens_of_its_owner_are_not_passed_on(name: str) -> None:
+    assert name not in rank_environment({name: "1"}, job())
+
+
+@pytest.mark.parametrize("name", ["TRANSFORMER_RANK", "RANKS", "WORLD", "CARPET_SIZE", "TUNELINE_RUNS"])
+def test_what_only_sounds_like_it_is_passed_on(name: str) -> None:
+    assert rank_environment({name: "1"}, job())[name] == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -18,6 +19,7 @@ from tasks.launch.kubernetes import FINAL, RETRIED, Manifest, ManifestSettings, 
 
 KUBERNETES = "1.33"
 """The oldest release in which all fields are stable (`successPolicy` of a Job)."""
+EXAMPLES = Path(__file__).resolve().parents[2] / "infra" / "kubernetes"
 GRACE_OF_A_CHECKPOINT = 20
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -236,3 +238,11 @@ def test_an_override_that_no_command_line_can_hold_is_refused() -> None:
     for text in ("a=\x00", "a=" + "x" * 5000):
         with pytest.raises(ValidationError, match="overrides: one is too long, or holds a NUL"):
             asked(overrides=(text,))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_beside_the_documentation_are_valid_and_have_the_names_of_the_defaults(path: Path) -> None:
+    example = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kubernetes_validate.validate(example, KUBERNETES, strict=True)
+    if example["kind"] == "PersistentVolumeClaim":
+        assert example["metadata"]["name"] == asked().claim

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks.foundation.errors import ResourceError
+from tasks.launch.failure import FailedRank, read_failed_rank, write_failed_rank
 from tasks.launch.gangs import Gangs
 from tasks.launch.launchers.local import LocalGang, LocalLauncher
 from tests.launch.worlds import alive, job_in, killed_after, pids_of, said, wait_until
@@ -75,10 +77,64 @@ def test_a_rank_that_a_signal_ended_gives_128_and_the_signal_and_the_log_is_appe
     job = job_in(tmp_path, action="die")
     gang = LocalLauncher().start(job)
     started.append(gang)
+    (tmp_path / "go on").touch()
 
     assert ended(gang) == 128 + signal.SIGKILL
     assert job.log.read_text().startswith("an earlier attempt\n")
     assert said(tmp_path)[0]["environment"]["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_rank_that_died_first_is_told_although_another_one_followed_at_once(
+    tmp_path: Path, started: list[LocalGang]
+) -> None:
+    """Both are seen dead at torchrun's next look: its own order is that of their numbers."""
+    write_failed_rank(tmp_path, FailedRank(rank=7, host="earlier", pid=1, exit_code=1, at=0))
+    gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="die", rank=1))
+    started.append(gang)
+    ranks = said(tmp_path, ranks=2)
+    (tmp_path / "go on").touch()
+
+    assert ended(gang) == 128 + signal.SIGKILL
+    failed = read_failed_rank(tmp_path)
+    assert failed and (failed.rank, failed.pid, failed.exit_code) == (1, ranks[1]["pids"][0], -signal.SIGKILL)
+    assert str(failed) == f"rank 1 on host {socket.gethostname()} was killed by SIGKILL"
+
+
+def test_the_agent_passes_a_signal_on_once_and_bears_all_others(tmp_path: Path, started: list[LocalGang]) -> None:
+    gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="sleep"))
+    started.append(gang)
+    said(tmp_path, ranks=2)
+    os.kill(gang.pid, signal.SIGUSR1)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        os.kill(gang.pid, number)
+        wait_until(lambda: all((tmp_path / f"saving{rank}").exists() for rank in range(2)))
+    (tmp_path / "go on").touch()
+
+    assert ended(gang) == 143
+    assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
+    assert "Current thread" in (tmp_path / "log.txt").read_text(), "it was asked for its stacks"
+
+
+def test_cancel_wakes_those_who_were_stopped_so_that_they_can_save(tmp_path: Path, started: list[LocalGang]) -> None:
+    gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="sleep"))
+    started.append(gang)
+    (tmp_path / "go on").touch()
+    _, second = said(tmp_path, ranks=2)
+    for pid in (gang.pid, second["pids"][0]):
+        os.kill(pid, signal.SIGSTOP)
+    gang.cancel(120)
+
+    assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
+    assert gang.poll() == 143
+
+
+def test_a_gang_that_had_to_be_killed_has_not_ended_well(tmp_path: Path, started: list[LocalGang]) -> None:
+    gang = LocalLauncher().start(job_in(tmp_path, action="ignore SIGTERM"))
+    started.append(gang)
+    said(tmp_path)
+    gang.cancel(0.1)
+
+    assert gang.poll() not in (0, None)
 
 
 def test_cancel_lets_every_rank_save_however_many_ask(tmp_path: Path, started: list[LocalGang]) -> None:

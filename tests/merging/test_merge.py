@@ -19,7 +19,7 @@ from tasks.merging.outcome import merged_cell
 from tasks.merging.proof import proof_rows, prove
 from tasks.methods import Candidate
 from tasks.models import BaseModel, read_header, weight_files
-from tests.methods.cases import Settings, attached, case_name, train
+from tests.methods.cases import Settings, attached, case_name, save, train
 from tests.models.tiny import tiny_base, write_tiny_llama
 
 MERGEABLE: tuple[Settings, ...] = (
@@ -59,7 +59,7 @@ def trained(settings: Settings, base: BaseModel, folder: Path) -> Candidate:
     method, model = attached(settings, base)
     train(model)
     folder.mkdir(parents=True)
-    method.save(model, folder)
+    save(method, model, folder)
     return Candidate(label=method.label, base=base, method=method.model_dump(), weights=folder, holds="adapter")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from tasks.methods import Method, all_methods, parse_method
 from tasks.models import BaseModel
 from tasks.models.loading import load_base
+from tasks.training.shards import gather
 from tests.models.tiny import token_batch
 
 Settings = Mapping[str, Any]
@@ -57,6 +59,11 @@ def train(model: nn.Module, steps: int = 3) -> None:
         loss(model).backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+def save(method: Method, model: nn.Module, folder: Path) -> None:
+    """Save what trained, as the end of training does."""
+    method.save(model, folder, gather(model, frozen=method.info.holds == "model"))
 
 
 def loss(model: nn.Module) -> torch.Tensor:

@@ -15,7 +15,7 @@ from tasks.methods import Candidate, Conditions, Method, all_methods, parse_meth
 from tasks.methods.loading import load_candidate
 from tasks.models import BaseModel
 from tasks.models.loading import load_base
-from tests.methods.cases import Settings, attached, case_name, logits, loss, train, trainable_cases
+from tests.methods.cases import Settings, attached, case_name, logits, loss, save, train, trainable_cases
 
 every_case = pytest.mark.parametrize("settings", trainable_cases(), ids=case_name)
 every_float_adapter = pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_saved_cell_loads_to_the_same_logits_on_a_fresh_base(
 ) -> None:
     method, model = attached(settings, base)
     train(model)
-    method.save(model, tmp_path)
+    save(method, model, tmp_path)
     candidate = Candidate(label="x", base=base, method=method.model_dump(), weights=tmp_path, holds=method.info.holds)
     loaded = load_candidate(candidate)
     assert not loaded.training
@@ -81,7 +81,7 @@ def test_the_same_seed_saves_the_same_bytes_and_no_path(settings: Settings, base
         folder.mkdir()
         method, model = attached(settings, base, seed=5)
         train(model)
-        method.save(model, folder)
+        save(method, model, folder)
     names = sorted(path.name for path in folders[0].iterdir())
     assert names == sorted(path.name for path in folders[1].iterdir())
     assert all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names)
@@ -94,7 +94,7 @@ def test_the_same_seed_saves_the_same_bytes_and_no_path(settings: Settings, base
 def test_any_peft_user_can_load_the_adapter(settings: Settings, base: BaseModel, tmp_path: Path) -> None:
     method, model = attached(settings, base)
     train(model)
-    method.save(model, tmp_path)
+    save(method, model, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["inference_mode"] is True
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), tmp_path)

@@ -10,7 +10,7 @@ from tasks.foundation.errors import ConfigError, IntegrityError
 from tasks.methods import Conditions, parse_method
 from tasks.models import BaseModel
 from tasks.models.loading import load_base, load_tokenizer
-from tests.methods.cases import attached
+from tests.methods.cases import attached, save
 
 PROMPTS = ("prompt_tuning", "prefix_tuning", "p_tuning")
 
@@ -77,7 +77,7 @@ def test_the_encoder_of_p_tuning_is_a_setting(base: BaseModel) -> None:
 
 def test_an_adapter_that_does_not_fit_or_is_incomplete_is_refused(base: BaseModel, tmp_path: Path) -> None:
     lora, model = attached({"kind": "lora", "target_modules": ["q_proj"]}, base)
-    lora.save(model, tmp_path)
+    save(lora, model, tmp_path)
     config = (tmp_path / "adapter_config.json").read_text()
     (tmp_path / "adapter_config.json").write_text(config.replace("q_proj", "v_proj"))
     with pytest.raises(IntegrityError, match="does not fit the base"):

@@ -9,7 +9,7 @@ from torch import nn
 from tasks.foundation.errors import ConfigError
 from tasks.methods import Conditions, parse_method
 from tasks.models import BaseModel, ModelSettings, read_header, resolve_base
-from tests.methods.cases import attached, logits, train
+from tests.methods.cases import attached, logits, save, train
 
 PLAIN = Conditions(gradient_checkpointing=False, packing=False, max_seq_length=32)
 
@@ -48,7 +48,7 @@ def test_the_saved_model_is_complete_tied_and_in_the_dtype_of_the_checkpoint(
 ) -> None:
     method, model = attached({"kind": kind}, half_base)
     train(model)
-    method.save(model, tmp_path)
+    save(method, model, tmp_path)
     saved = resolve_base(ModelSettings(name_or_path=str(tmp_path)))
     assert saved.facts == half_base.facts
     assert saved.tokenizer_digest == half_base.tokenizer_digest
@@ -61,7 +61,7 @@ def test_the_saved_model_is_complete_tied_and_in_the_dtype_of_the_checkpoint(
 def test_the_saved_16_bit_model_is_the_trained_one_up_to_rounding(half_base: BaseModel, tmp_path: Path) -> None:
     method, model = attached({"kind": "full"}, half_base)
     train(model)
-    method.save(model, tmp_path)
+    save(method, model, tmp_path)
     trained = logits(model)
     loaded = logits(method.load(model, tmp_path))
     assert float((loaded - trained).abs().max() / trained.abs().max()) < 2e-2

@@ -8,7 +8,13 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from tasks.models import BaseModel, ModelSettings, resolve_base
 
@@ -33,6 +39,34 @@ def write_tiny_llama(folder: Path, *, dtype: str = "float32", tied: bool = True,
         pad_token_id=None,
     )
     LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
+    return _write_tokenizer(folder)
+
+
+def write_tiny_mixtral(folder: Path) -> Path:
+    """A mixture of four experts that adds its router's penalty to the loss."""
+    torch.manual_seed(7)
+    config = MixtralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=64,
+        output_router_logits=True,
+        router_aux_loss_coef=0.5,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=None,
+    )
+    MixtralForCausalLM(config).save_pretrained(folder)
+    return _write_tokenizer(folder)
+
+
+def _write_tokenizer(folder: Path) -> Path:
     special = ("<s>", "</s>", "<unk>")
     words = {word: at for at, word in enumerate((*special, *(f"w{number}" for number in range(3, VOCABULARY))))}
     start, end, unknown = special

@@ -8,6 +8,8 @@ import pytest
 
 from tasks.foundation.errors import DivergenceError, ErrorRecord
 from tasks.records import CellOutcome, comparison_rows, lead_back
+from tasks.training.memory import MicroBatch
+from tasks.training.retry import with_micro_batch
 from tests.records.worlds import LORA, NONE, World
 
 
@@ -38,6 +40,16 @@ def test_a_row_holds_scores_and_costs(world: World) -> None:
     assert (row.trainable_parameters, row.weights_bytes, row.peak_memory_bytes) == (128, 16, 1 << 20)
     assert (row.train_seconds, row.tokens_per_second, row.merge) == (8.0, 500.0, "merged")
     assert row.rows_digest == "r" * 64
+
+
+def test_a_row_tells_the_micro_batch_that_ran_where_it_is_not_the_one_that_was_asked_for(world: World) -> None:
+    asked = lora_outcome(world)
+    assert asked.trained is not None
+    ran = with_micro_batch(asked.cell, MicroBatch(4, 2))
+    fitting = asked.model_copy(update={"trained": asked.trained.model_copy(update={"cell": ran})})
+
+    notes = [row.note for row in comparison_rows([asked, fitting])]
+    assert notes == ["", "trained with micro-batches of 4 x 2, since 8 x 1 ran out of memory"]
 
 
 def test_the_untuned_base_trains_nothing_and_costs_nothing(world: World) -> None:

@@ -8,15 +8,19 @@ import pytest
 
 from tasks.artifacts import Artifact
 from tasks.records import (
+    Series,
     metric_points,
     record_comparison,
     record_data,
     record_merge,
+    record_micro_batch,
     record_scores,
     record_tokens,
     record_training,
 )
-from tasks.tracking import MetricPoint
+from tasks.tracking import MetricPoint, RunRef
+from tasks.tracking.events import MetricsLogged
+from tasks.tracking.journal import read_entries
 from tasks.tracking.memory import MemoryRun
 from tasks.training.recording import MetricLine
 from tests.comparison.worlds import five_cells
@@ -102,6 +106,42 @@ def test_the_workers_lines_keep_their_steps_and_times(world: World) -> None:
         MetricPoint(name="train/loss", value=2.0, step=1, timestamp_ms=1000),
         MetricPoint(name="train/loss", value=1.0, step=2, timestamp_ms=1500),
     ]
+
+
+def test_a_step_stands_once_in_a_series_however_many_attempts_write_it(world: World) -> None:
+    def line(step: int, **values: float) -> MetricLine:
+        return MetricLine(
+            step=step, timestamp_ms=step, values={f"train/{name}": value for name, value in values.items()}
+        )
+
+    ref = world.run()
+    series = Series(ref)
+    series.add([line(1, loss=3.0), line(2, loss=2.0)])
+    series.add([line(1, loss=3.1), line(2, loss=2.1), line(2, eval_loss=9.0), line(3, loss=1.0)])
+
+    assert [(point.name, point.step, point.value) for point in points_in(ref)] == [
+        ("train/loss", 1, 3.0),
+        ("train/loss", 2, 2.0),
+        ("train/eval_loss", 2, 9.0),
+        ("train/loss", 3, 1.0),
+    ]
+
+
+def points_in(ref: RunRef) -> list[MetricPoint]:
+    """All that was handed over, in order."""
+    entries = read_entries(ref.journal, 0, 1 << 20)
+    events = [entry.event for entry in entries if isinstance(entry.event, MetricsLogged)]
+    return [point for event in events for point in event.points]
+
+
+def test_a_smaller_micro_batch_leaves_what_ran_and_why(world: World) -> None:
+    cell = world.cell(LORA)
+    smaller = cell.training.model_copy(update={"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2})
+    record_micro_batch(cell.model_copy(update={"training": smaller}), "no room", world.run())
+
+    tags = world.arrived().tags
+    assert (tags["tuneline.micro_batch"], tags["tuneline.micro_batch_reason"]) == ("4 x 2", "no room")
+    assert tags["tuneline.cell"] == "f" * 64
 
 
 def test_a_merge_leaves_its_outcome_and_its_proof_in_numbers(world: World) -> None:

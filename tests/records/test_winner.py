@@ -62,6 +62,16 @@ def test_the_request_leads_back_to_run_data_cell_and_code_and_holds_a_question(w
     assert (request.example.prompt, request.example.answer) == ("name[Aromi]", "Aromi.")
 
 
+def test_the_cell_that_is_registered_is_the_one_that_ran(world: World) -> None:
+    asked = registration_of(world, "run7")
+    assert asked.winner.trained is not None
+    ran = asked.winner.trained.cell.model_copy(update={"fingerprint": "9" * 64})
+    trained = asked.winner.trained.model_copy(update={"cell": ran})
+    winner = asked.winner.model_copy(update={"trained": trained})
+
+    assert register_request(asked.model_copy(update={"winner": winner}), world.folder).fingerprint == "9" * 64
+
+
 def test_a_winner_whose_run_the_server_does_not_know_cannot_be_registered_yet(world: World) -> None:
     with pytest.raises(DependencyError, match=r"could not be reached.*run the same command again"):
         register_request(registration_of(world, ""), world.folder)

@@ -73,23 +73,30 @@ def test_another_limit_of_new_tokens_is_another_version(
     assert register(longer, world.tracking, world.root).version == 2
 
 
-@pytest.mark.parametrize(
-    "call", ["log_artifacts", "create_registered_model", "create_model_version", "set_registered_model_alias"]
-)
+@pytest.mark.parametrize("call", ["log_artifacts", "create_registered_model", "create_model_version"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_around_any_call_the_next_run_ends_with_one_whole_version(
+def test_row_11_killed_around_the_upload_or_the_version_the_next_run_ends_with_one_whole_version(
     world: World, base: BaseModel, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, call: str, moment: str
 ) -> None:
     """Fault injection: the client's own method is replaced by one that dies before or after the real call."""
     request = make_request(world, make_full(base, folder, 0), name)
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, call, dying(getattr(MlflowClient, call), moment))
-        with pytest.raises(KilledError):
-            register(request, world.tracking, world.root)
+    register_and_die(request, world, monkeypatch, call, moment)
     whole(world, name, request, register(request, world.tracking, world.root))
 
 
-def test_killed_in_the_middle_of_the_upload_the_next_run_completes_it(
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_row_12_killed_around_the_alias_it_stands_where_it_was_or_where_it_shall_and_the_version_is_the_same(
+    world: World, base: BaseModel, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    register(make_request(world, make_full(base, folder / "old", 1), name), world.tracking, world.root)
+    request = make_request(world, make_full(base, folder / "new", 0), name)
+    register_and_die(request, world, monkeypatch, "set_registered_model_alias", moment)
+    assert alias(world, name) == ("1" if moment == "before" else "2")
+    again = register(request, world.tracking, world.root)
+    assert (again.version, again.cached, alias(world, name), len(world.versions(name))) == (2, True, "2", 2)
+
+
+def test_row_11_killed_in_the_middle_of_the_upload_the_next_run_completes_it(
     world: World, base: BaseModel, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault injection: half of the files arrive, one of them torn."""
@@ -107,6 +114,13 @@ def test_killed_in_the_middle_of_the_upload_the_next_run_completes_it(
         with pytest.raises(KilledError):
             register(request, world.tracking, world.root)
     whole(world, name, request, register(request, world.tracking, world.root))
+
+
+def register_and_die(request: Any, world: World, monkeypatch: pytest.MonkeyPatch, call: str, moment: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, dying(getattr(MlflowClient, call), moment))
+        with pytest.raises(KilledError):
+            register(request, world.tracking, world.root)
 
 
 def dying(real: Callable[..., Any], moment: str) -> Callable[..., Any]:
@@ -203,7 +217,7 @@ def test_a_name_that_mlflow_refuses_is_a_configuration_error(world: World, base:
         register(request, world.tracking, world.root)
 
 
-def test_a_server_that_is_down_costs_nothing_but_a_second_try(world: World, base: BaseModel, tmp_path: Path) -> None:
+def test_row_38_a_server_that_is_down_costs_nothing_but_a_second_try(world: World, base: BaseModel, tmp_path: Path) -> None:
     request = make_request(world, make_full(base, tmp_path / "model", 0), example=None)
     with (
         refusing_port() as port,
@@ -214,7 +228,7 @@ def test_a_server_that_is_down_costs_nothing_but_a_second_try(world: World, base
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_accepts_and_never_answers_is_given_up(
+def test_row_38_a_server_that_accepts_and_never_answers_is_given_up(
     world: World, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.2)
@@ -225,7 +239,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up(
             register(request, silent, world.root)
 
 
-def test_a_server_that_goes_away_in_between_is_a_dependency_error_and_the_next_run_completes(
+def test_row_38_a_server_that_goes_away_in_between_is_a_dependency_error_and_the_next_run_completes(
     world: World, base: BaseModel, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault injection: the connection breaks while the version is created."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.launch.worlds import alive, wait_until
 from tests.ports import free_port
-from tests.slurm.files import CGROUPS, cgroup_conf, gres_conf, slurm_conf
+from tests.slurm.files import CGROUPS, write_configuration
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class PlainCluster:
         return done.stdout.strip()
 
     def node_states(self) -> list[str]:
-        return self.command("sinfo", "-h", "-N", "-o", "%T", check=False).split()
+        return self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split()
 
     def jobs(self) -> list[str]:
         """Ids of all jobs that wait or run."""
@@ -183,6 +183,11 @@ class PlainCluster:
                 if str(self.folder).encode() in (process / "environ").read_bytes() + (process / "cmdline").read_bytes():
                     found.append(int(process.name))
         return [pid for pid in alive(found) if pid != os.getpid()]
+
+    def held(self) -> list[int]:
+        """Processes in the cgroups of jobs."""
+        found = (folder / "cgroup.procs" for folder in self.cgroups() if "job_" in str(folder))
+        return [int(pid) for path in found if path.exists() for pid in path.read_text().split()]
 
     def cgroups(self) -> list[Path]:
         """Folders of our nodes' cgroups, the deepest first."""
@@ -207,9 +212,14 @@ class PlainCluster:
         key.chmod(0o600)
         for index in range(2):  # as /dev/null: Slurm wants devices, and hands out their numbers
             os.mknod(self.folder / "dev" / f"gpu{index}", 0o666 | 0o020000, os.makedev(1, 3))
-        (self.folder / "slurm.conf").write_text(slurm_conf(self))
-        (self.folder / "gres.conf").write_text(gres_conf(self.folder, self.nodes))
-        (self.folder / "cgroup.conf").write_text(cgroup_conf())
+        values = {
+            "CLUSTER": self.mark,
+            "CONTROLLER": self.controller_host,
+            "CONTROLLER_PORT": str(self.ports["controller"]),
+            "SLURMD_PORT": str(self.ports["slurmd"]),
+        }
+        lines = {f"NODE{i + 1}": f"{node} {self.node_line(node)}" for i, node in enumerate(self.nodes)}
+        write_configuration(self.folder, values | lines)
 
     def _start(self, name: str, *command: str) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as output:

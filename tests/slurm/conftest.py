@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.prefect_server import serving_prefect
 from tests.slurm.cluster import NamespacedCluster, PlainCluster, running, why_not
-from tests.training.conftest import base, tokens  # noqa: F401
+from tests.training.conftest import base, tokens
+
+__all__ = ["base", "tokens"]
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real Prefect server for the pipelines of these tests."""
+    with serving_prefect(tmp_path_factory.mktemp("prefect")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from tasks.foundation.errors import ConfigError, DependencyError, ResourceError
 from tasks.launch.launchers._slurm_exits import write_exit
 from tasks.launch.launchers._slurm_gang import SlurmGang
-from tests.launch.worlds import alive, job_in, pids_of, said, wait_until
+from tests.launch.worlds import alive, pids_of, said, wait_until
 from tests.slurm.cluster import PlainCluster
 from tests.slurm.worlds import ended, job_on, launcher
 
@@ -73,7 +73,7 @@ def test_a_cancel_lets_every_rank_save_and_leaves_no_process(cluster: PlainClust
     assert gang.poll() == 143
     assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
     assert alive(pids) == [] and cluster.jobs() == []
-    assert not [path for path in cluster.cgroups() if path.name.startswith("step_")]
+    wait_until(lambda: cluster.held() == [])
 
 
 def test_ranks_that_do_not_listen_are_killed(cluster: PlainCluster, tmp_path: Path) -> None:
@@ -203,6 +203,22 @@ def test_slurms_own_warning_before_the_time_limit_has_the_ranks_save_and_the_job
     assert gang.poll() == 143 and cluster.jobs() == []
 
 
+def test_a_more_important_job_moves_it_aside_after_it_has_saved_and_it_goes_on_later(
+    cluster: PlainCluster, tmp_path: Path
+) -> None:
+    gang = launcher(partition="main").start(job_on(2, tmp_path, action="sleep"))
+    said(tmp_path, ranks=2)
+    (tmp_path / "go on").touch()
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 600", "-o/dev/null")
+    number = cluster.command("sbatch", "--parsable", *urgent)
+    wait_until(lambda: cluster.job(number)["JobState"] == "RUNNING")
+    wait_until(lambda: gang.poll() is None and "restart 1" in gang.status())
+
+    assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
+    gang.cancel(1)
+    assert gang.poll() == 143 and cluster.jobs() == [number]
+
+
 def test_a_job_that_may_not_go_on_any_more_ends(cluster: PlainCluster, tmp_path: Path) -> None:
     gang = launcher(nodes=1, max_requeues=0).start(job_on(1, tmp_path, action="sleep"))
     said(tmp_path)
@@ -211,13 +227,3 @@ def test_a_job_that_may_not_go_on_any_more_ends(cluster: PlainCluster, tmp_path:
 
     assert ended(gang) == 143
     assert "in the queue 1 times already" in (tmp_path / "log.txt").read_text()
-
-
-def test_stacks_are_asked_of_the_ranks_and_the_job_lives_on(cluster: PlainCluster, tmp_path: Path) -> None:
-    gang = launcher(nodes=1).start(job_in(tmp_path, action="dump stacks"))
-    said(tmp_path)
-    gang.dump_stacks()
-    wait_until(lambda: "most recent call first" in (tmp_path / "log.txt").read_text())
-
-    assert runs(gang)
-    gang.cancel(0.5)

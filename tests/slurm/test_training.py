@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from tasks.artifacts import Artifact
-from tasks.foundation.errors import CancelledRunError
+from tasks.foundation.errors import CancelledRunError, HangError
 from tasks.models.values import BaseModel
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import TrainRequest, TrainResult
+from tests.launch.worlds import wait_until
 from tests.slurm.cluster import PlainCluster
 from tests.slurm.worlds import Training, launcher, on_two_nodes
 from tests.training.ranks import trained_by_ranks
@@ -105,7 +106,7 @@ def test_at_the_time_limit_it_saves_and_goes_on_and_a_cancel_leaves_a_checkpoint
 
     assert isinstance(training.error, CancelledRunError)
     assert cluster.jobs() == [] and sorted(cluster.pids()) == daemons
-    assert not [path for path in cluster.cgroups() if "job_" in path.name]
+    wait_until(lambda: cluster.held() == [])
     newest = Checkpoints(request.work / "checkpoints", request.identity).newest()
     assert stopped is not None and newest is not None and newest > stopped
     whole = request_in(tmp_path / "whole", cell)
@@ -113,3 +114,18 @@ def test_at_the_time_limit_it_saves_and_goes_on_and_a_cancel_leaves_a_checkpoint
     trained_by_ranks(request)
     assert result_of(request) == result_of(whole)
     assert loss_series(request) == loss_series(whole)
+
+
+def test_a_rank_that_hangs_on_another_node_is_found_with_the_stacks_of_all(
+    cluster: PlainCluster, local: TrainRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNELINE_FAULT", "train.step:5:hang:1")
+    request = request_like(local, tmp_path)
+    training = Training(request, launcher(max_restarts=0, stall_seconds={"training": 20}))
+    training.join()
+
+    assert isinstance(training.error, HangError)
+    assert "rank 1 on" in training.error.what and "go on from step 4" in training.error.fix
+    log = (request.work / "log.txt").read_text()
+    assert all(f"stacks of rank {rank}" in log for rank in range(2)) and "faults.py" in log
+    assert cluster.jobs() == []

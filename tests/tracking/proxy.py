@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Literal
 
-Mode = Literal["pass", "refuse", "black hole", "error 500", "lose answers"]
+Mode = Literal["pass", "refuse", "black hole", "error 500", "lose answers", "slow"]
 
+_SLOW_SECONDS = 0.5
 _ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops"
 
 
 class Proxy:
     """Forwards to a port of this machine, or does not.
 
-    `black hole` accepts and never answers; `lose answers` lets the server work and drops what it says.
+    `black hole` accepts and never answers; `lose answers` lets the server work and drops what it says;
+    `slow` hands every part of an answer on after a while.
     """
 
     def __init__(self, target: int) -> None:
@@ -56,7 +59,7 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             mode = self._keep(client)
-            if mode in ("pass", "lose answers"):
+            if mode in ("pass", "lose answers", "slow"):
                 self._forward(client, mode)
             elif mode == "error 500":
                 client.recv(1 << 16)
@@ -75,7 +78,7 @@ class Proxy:
     def _forward(self, client: socket.socket, mode: Mode) -> None:
         with socket.create_connection(("127.0.0.1", self._target)) as server:
             threading.Thread(target=_pump, args=(client, server), daemon=True).start()
-            _pump(server, client if mode == "pass" else None)
+            _pump(server, None if mode == "lose answers" else client, _SLOW_SECONDS if mode == "slow" else 0.0)
             _shut(client)
 
 
@@ -85,10 +88,11 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _pump(source: socket.socket, sink: socket.socket | None) -> None:
+def _pump(source: socket.socket, sink: socket.socket | None, delay_seconds: float = 0.0) -> None:
     """Copy until the end; without a sink, hang up at the first answer."""
     with contextlib.suppress(OSError):
         while (data := source.recv(1 << 16)) and sink is not None:
+            time.sleep(delay_seconds)
             sink.sendall(data)
     if sink is not None:
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -107,3 +108,19 @@ def test_a_torn_last_line_does_not_keep_a_run_from_being_closed(
 
     assert statuses(ref) == ["KILLED"]
     assert "orphan was killed" in caplog.text
+
+
+def test_a_run_of_another_host_that_shares_the_spool_is_closed_only_when_somebody_says_so(tmp_path: Path) -> None:
+    """On some file systems its lock cannot be seen from here."""
+    owner = start(create_and_wait, tmp_path / "spool", tmp_path / "told")
+    ref = RunRef.model_validate_json(wait_for(tmp_path / "told"))
+    owner.kill()
+    owner.join()
+    held = beside(ref.journal, ".owner")
+    assert held.read_text() == f"{owner.pid}@{held.read_text().split('@')[1]}@{socket.gethostname()}"
+    held.write_text("1@2@elsewhere")
+
+    assert reconcile(tmp_path / "spool") == []
+    assert statuses(ref) == [] and held.exists()
+    assert len(reconcile(tmp_path / "spool", all_hosts=True)) == 1
+    assert statuses(ref) == ["KILLED"] and not held.exists()

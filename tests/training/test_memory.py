@@ -117,7 +117,11 @@ def test_measures_come_from_the_weakest_on_and_none_that_is_in_force(base: BaseM
     ):
         told.append(remedy(with_settings(cell, **changes), "training"))
     batch = "Set training.per_device_train_batch_size=1 training.gradient_accumulation_steps=2 (the same global batch)"
-    assert told[:3] == [f"{batch}, or training.auto_micro_batch=true", batch, "Set training.gradient_checkpointing=true"]
+    assert told[:3] == [
+        f"{batch}, or training.auto_micro_batch=true",
+        batch,
+        "Set training.gradient_checkpointing=true",
+    ]
     assert told[3] == (
         "Take a stronger measure: a method with a quantised base ({kind: qlora}); shorter rows (data.max_seq_length); "
         "a smaller model"
@@ -158,7 +162,7 @@ def test_a_rank_that_the_kernel_killed_is_found_by_the_kernels_own_count(
         assert in_child(pipeline) == 0
     error = ErrorRecord.model_validate_json(told.read_text()).error()
     assert type(error) is BatchTooLargeError
-    assert error.what.startswith("a rank was killed (out of memory) at step 7; the largest process of this run had ")
+    assert error.what.startswith("a rank was killed (out of memory) near step 7; the largest process of this run had ")
     assert error.what.endswith(f"bytes, the limit is {128 << 20:,}")
 
 
@@ -176,7 +180,7 @@ def test_the_rank_that_broke_off_first_is_named(request_: TrainRequest, monkeypa
     write_failed_rank(request_.work, FailedRank(rank=1, host="here", pid=7, exit_code=-9, at=1.0))
     monkeypatch.setattr(memory, "kills_so_far", lambda: Kills(1, 1))
     error = killed_for_memory(137, Kills(0, 0), request_)
-    assert str(error).startswith("lora: rank 1 was killed (out of memory) at step 0, while evaluating; ")
+    assert str(error).startswith("lora: rank 1 was killed (out of memory) near step 0, while evaluating; ")
 
 
 @pytest.mark.parametrize(

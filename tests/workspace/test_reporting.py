@@ -30,6 +30,17 @@ def test_a_step_that_goes_well_shows_its_phase_and_leaves_its_run_open(tmp_path:
     assert "tuneline.error" not in run.tags
 
 
+def test_a_note_stays_on_the_board_while_the_step_goes_on(tmp_path: Path) -> None:
+    place = place_in(tmp_path)
+    with reporting(place, "train") as reporter:
+        reporter.note("again with half the micro-batch")
+        reporter.progress(2, 8)
+
+        assert (shown(place).done, shown(place).detail) == (2, "again with half the micro-batch")
+        reporter.note("")
+        assert shown(place).detail == ""
+
+
 def test_without_an_estimate_the_time_left_is_extrapolated(tmp_path: Path) -> None:
     place = place_in(tmp_path)
     seconds = iter([100.0, 110.0])

@@ -22,7 +22,7 @@ from tasks.launch.guard import PARENT
 from tasks.launch.launchers._base import Launcher
 from tasks.launch.ownership import GANG, OWNER, this_process
 from tasks.launch.protocol import GangJob
-from tasks.launch.reap import carrying, sweep
+from tasks.launch.reap import carrying, sweep, wait_for_end
 from tasks.launch.starting import start_process
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class LocalGang:
     def _end_leftovers(self, grace_seconds: float) -> None:
         """Kill what is still alive. Ranks whose agent has ended are about to end themselves, so they get a moment."""
         if self.poll() is not None:
-            psutil.wait_procs(self._members(), timeout=min(_LINGER_SECONDS, grace_seconds))
+            wait_for_end(self._members(), min(_LINGER_SECONDS, grace_seconds))
         sweep(GANG, self._mark)
         self._process.wait()
 

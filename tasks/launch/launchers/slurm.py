@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.foundation.errors import DependencyError
 from tasks.launch.launchers import _slurm_client as client
@@ -22,8 +22,8 @@ from tasks.launch.protocol import GangJob
 
 log = logging.getLogger(__name__)
 
-Word = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$")]
-"""One argument of sbatch."""
+Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$", coerce_numbers_to_str=True)]
+"""The value of an option; YAML reads some of them as numbers."""
 
 _OURS = (
     "account", "array", "chdir", "comment", "error", "export", "export-file", "get-user-env", "gres", "help", "hold",
@@ -50,7 +50,7 @@ class SlurmLauncher(Launcher):
     """Nodes of one gang."""
     partition: Word | None = None
     """Partition; the site's default when absent."""
-    time: str | None = None
+    time: Word | None = None
     """Time limit of one job: minutes, `H:MM:SS`, `D-HH`, `D-HH:MM:SS`. When it is up, the job saves a checkpoint, goes
     back into the queue and goes on later."""
     gres: Word | None = None
