@@ -67,6 +67,7 @@ def compare_methods(
     end_with_worker()
     note_flow_run()
     settings = load_settings(experiment, overrides or [])
+    specs = specs_of(settings, parse_resume(resume, allow or []))
     with session(opening_of(settings, "compare-methods"), workspace()) as here:
         material = prepare_material(settings, here.place)
         shared = context_of(settings)

@@ -31,6 +31,9 @@ from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+_PATIENCE_SECONDS = 120.0
+"""How long MLflow gets to take what waits for it: nobody waits for us."""
+
 _PAGE = 200
 """Task runs that Prefect's server hands out at a time."""
 
@@ -58,7 +61,8 @@ def reconcile_left_open(tracking_uri: str | None = None, all_hosts: bool = False
 def tracking_of(uri: str | None) -> TrackingSettings:
     """Where runs are recorded unless an experiment says otherwise."""
     named = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return TrackingSettings(uri=named) if named else TrackingSettings()
+    settings = TrackingSettings(flush_seconds=_PATIENCE_SECONDS)
+    return settings.model_copy(update={"uri": named}) if named else settings
 
 
 def close_runs(here: Workspace, tracking: TrackingSettings, *, all_hosts: bool) -> tuple[list[str], int]:

@@ -17,6 +17,7 @@ from flows.guarding import log_to
 from flows.orchestration import configure_prefect, prefect_server, wait_for_server
 from flows.secrets import refuse_secrets
 from flows.view import watching
+from tasks.foundation import faults
 from tasks.tracking import redact
 from tasks.training.lineage import Resume
 from tasks.workspace import Workspace
@@ -32,6 +33,7 @@ def run_experiment(path: Path, overrides: Sequence[str], resume: Resume, console
     Raises:
         TunelineError: the experiment cannot run at all.
     """
+    faults.arm()
     refuse_secrets(overrides)
     options = {"resume": resume.required, "allow": list(resume.allow)}
     settings = with_environment(load_experiment(path, overrides), os.environ)

@@ -24,11 +24,11 @@ def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
     except through our own hooks.
 
     Raises:
-        ResourceError: the accelerator that the layout names is not here, or cannot compute in this precision.
+        ResourceError: the accelerator cannot compute in this precision.
         ConfigError: there are not as many ranks as the layout says.
     """
     settings, layout = cell.training, cell.layout
-    check_device(layout, settings.precision)
+    check_precision(layout, settings.precision)
     arguments = TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=settings.per_device_train_batch_size,
@@ -73,21 +73,13 @@ def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
     return arguments
 
 
-def check_device(layout: Layout, precision: str) -> None:
-    """Hold what the layout names against what this rank has; nothing falls back to another device.
+def check_precision(layout: Layout, precision: str) -> None:
+    """Nothing falls back to another precision.
 
     Raises:
-        ResourceError: the accelerator is not here, or does not know bf16.
+        ResourceError: this rank's accelerator does not know bf16.
     """
-    if layout.device == "cpu":
-        return
-    if not torch.cuda.is_available():
-        raise ResourceError(
-            "this rank was to compute on an accelerator and sees none",
-            where="distributed.accelerator",
-            fix="Look at nvidia-smi on this node, or set distributed.accelerator: cpu",
-        )
-    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if layout.device != "cpu" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ResourceError(
             f"{torch.cuda.get_device_name()} cannot compute in bf16",
             where="training.precision",

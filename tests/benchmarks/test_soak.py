@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,9 @@ from benchmarks.soak.chain import Chain, Kill, Plan, problems_of
 from benchmarks.soak.pipeline import Pipeline
 from benchmarks.soak.victims import choose, role_of
 from benchmarks.suite.soak import run_chains
-from benchmarks.world import Work, World, write_rows
-from tests.models.tiny import write_tiny_llama
+from benchmarks.world import World
 
 PLAN = Plan(length=20, kills=4, silence=5, interval=10)
-WORK = Work(steps=60, train_rows=40, eval_rows=8, max_new_tokens=4, save_steps=10, threads=1)
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """A tiny model and its rows."""
-    folder = tmp_path / "world"
-    folder.mkdir()
-    for name, start, count in (("train.csv", 3, 40), ("eval.csv", 45, 8)):
-        write_rows(folder / name, [(f"w{row} w{row + 1}", f"w{row + 1} w{row}") for row in range(start, start + count)])
-    yield World(folder=folder, base=write_tiny_llama(tmp_path / "model"), work=WORK)
 
 
 @pytest.mark.system

@@ -8,16 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from flows.orchestration import OwnServer, start_server, wait_for_server
 from tasks.artifacts import Artifact
 from tasks.foundation.errors import TunelineError
-from tasks.launch import Gang, GangJob
+from tasks.launch import Gang, GangJob, Launcher
 from tasks.launch.children import Children
-from tasks.launch.launchers.local import LocalLauncher
 from tasks.launch.logs import LIMIT_BYTES, cap, earlier
 from tasks.models.values import BaseModel
 from tasks.training.run import train
@@ -140,10 +138,10 @@ def test_row_51_a_child_that_prints_without_end_and_no_utf8_neither_blocks_nor_f
     assert 0 < log.stat().st_size + earlier(log).stat().st_size <= 2 * LIMIT_BYTES
 
 
-class Shouting(LocalLauncher):
+class Shouting(Launcher):
     """Instead of ranks: a process that prints without end until its log has been cut, and breaks off."""
 
-    launcher: Literal["local"] = "local"
+    launcher: str = "shouting"
 
     def start(self, job: GangJob) -> Gang:
         with job.log.open("ab") as output:

@@ -36,10 +36,11 @@ from tests.flows.worlds import (
 )
 from tests.launch.worlds import job_in, said, wait_until
 
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
+"""For what a whole pipeline takes on a busy machine."""
 TWO_RANKS = {"ranks_per_node": 2}
-LONG = {"max_steps": 100_000, "per_device_train_batch_size": 4, "save_steps": 20}
-SHORT = LONG | {"max_steps": 120, "save_steps": 5}
+LONG = {"max_steps": 100_000, "per_device_train_batch_size": 4, "save_steps": 5}
+SHORT = LONG | {"max_steps": 120}
 ONE = [{"kind": "lora", "r": 4, "lora_alpha": 8, "learning_rate": 1e-2}]
 
 
@@ -153,7 +154,7 @@ def own_server_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("stopped", [False, True], ids=["killed", "stopped-and-its-parent-killed"])
 @pytest.mark.parametrize("victim", ["pipeline", "agent", "rank 0", "rank 1", "child", "server"])
 def test_whoever_dies_no_process_of_the_run_is_left(own_server_world: Path, victim: str, stopped: bool) -> None:
@@ -186,7 +187,7 @@ def wait_until_evaluating(folder: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         return any('"evaluate"' in path.read_text() for path in boards.glob("*.json"))
 
-    wait_until(evaluates)
+    wait_until(evaluates, PATIENCE_SECONDS)
     wait_until(lambda: children_of(process.pid) != [])
 
 
@@ -277,9 +278,9 @@ def flow_process(folder: Path) -> int:
 
     def trains() -> bool:
         seen = [read_progress(path) for path in works.glob("*/progress.json")]
-        return any(progress and progress.step >= 25 for progress in seen) and len(told_by_ranks(works)) == 2
+        return any(progress and progress.step >= 6 for progress in seen) and len(told_by_ranks(works)) == 2
 
-    wait_until(trains)
+    wait_until(trains, PATIENCE_SECONDS)
     owner = owner_named(psutil.Process(told_by_ranks(works)[0]).environ()[OWNER])
     assert owner and owner.lives
     return owner.pid
@@ -291,7 +292,7 @@ def state_of(run: uuid.UUID) -> str:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_row_13_cancel_through_prefect_ends_with_a_checkpoint_in_the_state_cancelled(deployed: Deployed) -> None:
     run = deployed.run()
     pipeline = flow_process(deployed.folder)
@@ -308,7 +309,7 @@ def test_row_13_cancel_through_prefect_ends_with_a_checkpoint_in_the_state_cance
 
 
 @pytest.mark.system
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("victim", ["worker", "flow"])
 def test_row_04_nothing_outlives_a_killed_worker_or_flow_process(deployed: Deployed, victim: str) -> None:
     run = deployed.run()

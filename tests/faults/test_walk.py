@@ -16,9 +16,13 @@ from tasks.artifacts import Artifact
 from tasks.foundation.digests import digest_file
 from tasks.foundation.faults import ONCE, SITES, VARIABLE
 from tasks.models.values import BaseModel
+from tasks.tracking import Run, create_run
+from tasks.tracking.events import RunFinished
+from tasks.tracking.journal import journals, read_entries
+from tasks.tracking.owner import reconcile
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.settings import TrainingSettings
-from tests.faults.walking import ENDS, WORKS, Worked, digests, walk
+from tests.faults.walking import ENDS, WORKS, Worked, digests, end_of, walk
 from tests.launch.worlds import wait_until
 from tests.training.ranks import run_ranks, start_ranks, trained_by_ranks
 from tests.training.worlds import LORA, loss_series, request_in, toy_cell
@@ -90,6 +94,36 @@ def test_row_10_a_broken_evaluation_leaves_no_score_and_the_next_one_the_same_sc
 @pytest.mark.parametrize("fault", each("embed.step:2", slow=True))
 def test_a_broken_pretraining_of_the_embedded_base_leaves_none(fault: str, worked: Nouns, tmp_path: Path) -> None:
     walk(worked("embed"), fault, tmp_path)
+
+
+@pytest.mark.parametrize("fault", each("track.journal:1", "track.journal:3", "track.journal:5"))
+def test_whatever_happens_to_a_run_s_writer_its_journal_is_whole_and_gets_one_end(fault: str, tmp_path: Path) -> None:
+    mark, spool = tmp_path / "mark", tmp_path / "spool"
+    assert end_of(record, spool, {VARIABLE: fault, ONCE: str(mark)}, mark) == ENDS[fault.rpartition(":")[2]]
+    assert mark.exists()
+    assert end_of(record, spool, {}, mark) == 0
+    statuses = [end_in(journal) for journal in journals(spool)]
+    assert sorted(statuses) == ["FINISHED", "KILLED"]
+    assert list(spool.glob("*.owner")) == []
+
+
+def record(spool: Path) -> None:
+    """Close what an earlier writer left open, and record a run with five appends."""
+    reconcile(spool)
+    run = Run(create_run(spool, name="run", experiment="e"))
+    run.log_params({"a": 1})
+    for step in range(3):
+        run.log_metrics({"loss": 1.0}, step)
+    run.finish("FINISHED")
+
+
+def end_in(journal: Path) -> str:
+    """The status of the only end, of a journal in which every line is an event."""
+    events = [entry.event for entry in read_entries(journal, 0, 1 << 20)]
+    assert None not in events
+    (end,) = [event for event in events if isinstance(event, RunFinished)]
+    assert events[-1] == end
+    return end.status
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -67,6 +67,13 @@ def test_bad_input_is_one_line_with_its_exit_code(world: Path, arguments: list[s
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_fault_that_there_is_not_is_one_line_before_anything_is_done(world: Path) -> None:
+    done = tuneline(world, "run", "toy.yaml", TUNELINE_FAULT="train.stp:1:kill")
+    assert (done.returncode, len(done.stderr.splitlines())) == (10, 1), done.stderr
+    assert "TUNELINE_FAULT: train.stp:1:kill is no fault" in done.stderr and "train.step" in done.stderr
+    assert not (world / "runs" / "artifacts").exists()
+
+
 def test_bad_rows_fail_with_their_place_and_are_all_in_the_quarantine_file(tmp_path: Path) -> None:
     write_world(tmp_path)
     write_experiment(tmp_path, data={"train": "rows.jsonl", "eval": "dev.csv", "max_seq_length": 32})

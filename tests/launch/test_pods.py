@@ -162,3 +162,36 @@ def test_a_follower_joins_no_gang_twice(shared: Path, tmp_path: Path) -> None:
     for _ in range(3):
         pod.look()
     assert joined == ["g1"]
+
+
+class ShareOfAGang:
+    """What a follower asks of an agent that it started."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def poll(self) -> int | None:
+        return 143 if "cancel" in self.said else None
+
+    def dump_stacks(self) -> None:
+        self.said.append("stacks")
+
+    def cancel(self, grace_seconds: float) -> None:
+        self.said.append("cancel")
+
+
+def test_a_follower_passes_on_what_the_first_pod_wants_and_says_when_its_share_is_over(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share, exchange = ShareOfAGang(), Exchange(shared)
+    monkeypatch.setattr("tasks.launch.follow.start_agent", lambda job, meeting, variables: share)
+    pod = Follower(exchange, "demo-1", "127.0.0.1")
+    exchange.invite(invitation_in(tmp_path))
+    pod.look()
+    assert (share.said, exchange.joined("g1"), exchange.ended("g1")) == ([], {"demo-1"}, set())
+    exchange.ask_for_stacks("g1")
+    pod.look()
+    assert share.said == ["stacks"]
+    exchange.withdraw("g1")
+    pod.look()
+    assert (share.said, exchange.ended("g1")) == (["stacks", "cancel"], {"demo-1"})

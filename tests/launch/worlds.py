@@ -33,8 +33,8 @@ def job_in(folder: Path, ranks: int = 1, devices: tuple[str, ...] = (), **asked:
     )
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
+def wait_until(condition: Callable[[], bool], patience_seconds: float = PATIENCE_SECONDS) -> None:
+    end = time.monotonic() + patience_seconds
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)

@@ -1,8 +1,4 @@
-"""A real Slurm cluster of two nodes on this machine: own keys, ports and folders, and nothing is left of it.
-
-`PlainCluster`: two slurmd side by side at 127.0.0.1. `NamespacedCluster`: each node has a network, a host name, mounts
-and process ids of its own, as machines have, so that a localhost address or a wrong interface fails.
-"""
+"""A real Slurm cluster of two nodes on this machine: own keys, ports and folders, and nothing is left of it."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ log = logging.getLogger(__name__)
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-_serial = itertools.count()
+serial = itertools.count()
 
 
 def why_not() -> str:
@@ -39,11 +35,11 @@ def why_not() -> str:
 
 
 class PlainCluster:
-    """Controller, authentication and two nodes as children of this process."""
+    """Controller, authentication and two slurmd side by side at 127.0.0.1, all of them children of this process."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tl", dir="/tmp"))  # short: a socket's path has 108 bytes at most
-        self.mark = f"t{os.getpid()}x{next(_serial)}"
+        self.mark = f"t{os.getpid()}x{next(serial)}"
         self.nodes = (f"{self.mark}n1", f"{self.mark}n2")
         self.ports = {name: free_port() for name in ("controller", "slurmd", *self.nodes)}
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -224,76 +220,13 @@ class PlainCluster:
     def _start(self, name: str, *command: str) -> None:
         with (self.folder / "log" / f"{name}.out").open("ab") as output:
             self.daemons[name] = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig=KILL", *command],  # a killed test leaves no cluster behind
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={"PATH": _PATH} | self.environment,
                 start_new_session=True,
             )
-
-
-class NamespacedCluster(PlainCluster):
-    """The nodes are machines as far as networks, host names and processes go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._net = f"10.{100 + os.getpid() % 100}.{next(_serial) % 250}"
-        self._bridge = f"tl{os.getpid() % 1_000_000}b"
-        self._addresses = {node: f"{self._net}.{11 + index}" for index, node in enumerate(self.nodes)}
-
-    @property
-    def controller_host(self) -> str:
-        return f"{socket.gethostname().partition('.')[0]}({self._net}.1)"
-
-    def node_line(self, node: str) -> str:
-        return f"NodeHostname={node} NodeAddr={node}"
-
-    def node_command(self, node: str) -> list[str]:
-        script = 'hostname "$1" && mount --bind "$2" /etc/hosts && exec slurmd -D -f "$3"'
-        return [
-            *("nsenter", f"--net=/run/netns/{node}"),
-            *("unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *("sh", "-c", script, "sh", node, str(self._hosts(node)), self.environment["SLURM_CONF"]),
-        ]
-
-    def controller_command(self, daemon: list[str]) -> list[str]:
-        """With names for the nodes, which only slurmctld has to find."""
-        script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
-        return ["unshare", "--mount", "sh", "-c", script, "sh", str(self._hosts("controller")), *daemon]
-
-    def build(self) -> None:
-        """A bridge, and a pair of virtual cards for each node. Each knows itself as 127.0.1.1, as Debian does."""
-        _ip("link", "add", self._bridge, "type", "bridge")
-        _ip("addr", "add", f"{self._net}.1/24", "dev", self._bridge)
-        _ip("link", "set", self._bridge, "up")
-        self._write_hosts("controller", "127.0.0.1 localhost", *(f"{a} {n}" for n, a in self._addresses.items()))
-        for index, (node, address) in enumerate(self._addresses.items()):
-            card, others = f"{self._bridge}{index}", {n: a for n, a in self._addresses.items() if n != node}
-            _ip("netns", "add", node)
-            _ip("link", "add", card, "type", "veth", "peer", "name", f"fabric{index}", "netns", node)
-            _ip("link", "set", card, "master", self._bridge, "up")
-            _ip("-n", node, "addr", "add", f"{address}/24", "dev", f"fabric{index}")
-            _ip("-n", node, "link", "set", "lo", "up")
-            _ip("-n", node, "link", "set", f"fabric{index}", "up")
-            self._write_hosts(
-                node, "127.0.0.1 localhost", f"127.0.1.1 {node}", *(f"{a} {n}" for n, a in others.items())
-            )
-
-    def dismantle(self) -> None:
-        for node in self.nodes:
-            _ip("netns", "del", node, check=False)
-        _ip("link", "del", self._bridge, check=False)
-
-    def _hosts(self, node: str) -> Path:
-        return self.folder / f"hosts.{node}"
-
-    def _write_hosts(self, whose: str, *lines: str) -> None:
-        self._hosts(whose).write_text("\n".join([*lines, ""]))
-
-
-def _ip(*arguments: str, check: bool = True) -> None:
-    subprocess.run(["ip", *arguments], check=check, capture_output=True)
 
 
 @contextmanager

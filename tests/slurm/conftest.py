@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.prefect_server import serving_prefect
-from tests.slurm.cluster import NamespacedCluster, PlainCluster, running, why_not
+from tests.slurm.cluster import PlainCluster, running, why_not
+from tests.slurm.machines import NamespacedCluster
 from tests.training.conftest import base, tokens
 
 __all__ = ["base", "tokens"]

@@ -20,7 +20,7 @@ from tests.training.worlds import LORA, QUICK, loss_series, request_in, toy_cell
 
 pytestmark = pytest.mark.system
 
-LONG = TrainingSettings.model_validate(QUICK.model_dump() | {"max_steps": 300, "save_steps": 10})
+LONG = TrainingSettings.model_validate(QUICK.model_dump() | {"max_steps": 600, "save_steps": 15})
 """Long enough for something to happen to it."""
 
 
@@ -65,7 +65,7 @@ def test_a_node_that_goes_down_costs_a_requeue_and_no_byte(
     monkeypatch.setenv("TUNELINE_FAULT", "train.step:7:hang")  # after the restart there are not so many steps left
     request = request_like(local, tmp_path)
     training = Training(request, launcher())
-    training.wait_for_step(6)
+    training.wait_for_checkpoint(6)
     cluster.command("scontrol", "update", f"NodeName={cluster.nodes[1]}", "State=DOWN", "Reason=test")
 
     assert training.result() == result_of(local)
@@ -80,7 +80,7 @@ def test_a_machine_that_loses_its_power_costs_a_requeue_and_no_byte(
     monkeypatch.setenv("TUNELINE_FAULT", "train.step:7:hang")
     request = request_like(local, tmp_path)
     training = Training(request, launcher())
-    training.wait_for_step(6)
+    training.wait_for_checkpoint(6)
     machines.kill_node(machines.nodes[1])
     training.wait_for_note("queued")
     machines.start_node(machines.nodes[1])
@@ -96,17 +96,17 @@ def test_at_the_time_limit_it_saves_and_goes_on_and_a_cancel_leaves_a_checkpoint
     cell = on_two_nodes(toy_cell(base, tokens, LORA, LONG))
     request = request_in(tmp_path / "slurm", cell)
     training = Training(request, launcher())
-    training.wait_for_step(15)
+    training.wait_for_checkpoint(15)
     cluster.command("scancel", "--batch", "--signal=USR1", cluster.jobs()[0])  # as --signal=B:USR1@… does
     training.wait_for_note("queued (BeginTime), restart 1")
     stopped = Checkpoints(request.work / "checkpoints", request.identity).newest()
-    training.wait_for_step((stopped or 0) + 15)
+    training.wait_for_checkpoint((stopped or 0) + 15)
     training.cancel()
     training.join()
 
     assert isinstance(training.error, CancelledRunError)
-    assert cluster.jobs() == [] and sorted(cluster.pids()) == daemons
-    wait_until(lambda: cluster.held() == [])
+    assert cluster.jobs() == []
+    wait_until(lambda: cluster.held() == [] and sorted(cluster.pids()) == daemons)
     newest = Checkpoints(request.work / "checkpoints", request.identity).newest()
     assert stopped is not None and newest is not None and newest > stopped
     whole = request_in(tmp_path / "whole", cell)

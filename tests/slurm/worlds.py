@@ -10,7 +10,7 @@ from tasks.launch import GangJob, Layout
 from tasks.launch.gangs import Gangs, gangs
 from tasks.launch.launchers._slurm_gang import SlurmGang
 from tasks.launch.launchers.slurm import SlurmLauncher
-from tasks.training.recording import read_progress
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.run import train
 from tasks.training.supervision import Watch
 from tasks.training.values import Cell, TrainRequest, TrainResult
@@ -60,8 +60,10 @@ class Training(threading.Thread):
             except Exception as error:
                 self.error = error
 
-    def wait_for_step(self, step: int) -> None:
-        wait_until(lambda: not self.is_alive() or self._step() >= step)
+    def wait_for_checkpoint(self, step: int) -> None:
+        """Of that step or a later one."""
+        checkpoints = Checkpoints(self.request.work / "checkpoints", self.request.identity)
+        wait_until(lambda: not self.is_alive() or max(checkpoints.steps(), default=0) >= step)
         assert self.is_alive(), self.error
 
     def wait_for_note(self, beginning: str) -> None:
@@ -78,7 +80,3 @@ class Training(threading.Thread):
         log = (self.request.work / "log.txt").read_text(encoding="utf-8", errors="replace")
         assert self.error is None, f"{self.error}\n{log[-5000:]}"
         return TrainResult.model_validate_json((self.request.output / "result.json").read_text(encoding="utf-8"))
-
-    def _step(self) -> int:
-        progress = read_progress(self.request.work / "progress.json")
-        return progress.step if progress else 0

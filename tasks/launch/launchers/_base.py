@@ -16,7 +16,8 @@ class StallSettings(Settings):
     """Seconds without any progress of a rank after which the run ends as hung (31), per phase of the worker."""
 
     loading: float = Field(default=1800.0, gt=0)
-    """Imports, meeting the other ranks, the base model."""
+    """Imports, meeting the other ranks, the base model. Of the steps without ranks (data, merge, registration): time
+    without computing, reading or writing."""
     training: float = Field(default=600.0, gt=0)
     """One micro-step."""
     evaluating: float = Field(default=600.0, gt=0)

@@ -52,7 +52,8 @@ class SlurmGang:
         self._view: JobView | None = None
         self._pause = _FIRST_LOOK_SECONDS
         self._due = -math.inf
-        self._silent_since: float | None = None
+        self._silent_since: str | None = None
+        """The time of day: a text that changed every second would be news every second."""
         self._cancelling = False
 
     def poll(self) -> int | None:
@@ -65,7 +66,7 @@ class SlurmGang:
     def status(self) -> str:
         with self._alone:
             if self._silent_since is not None:
-                return f"unknown: the controller does not answer since {time.monotonic() - self._silent_since:.0f} s"
+                return f"unknown: the controller does not answer since {self._silent_since}"
             return f"job {self.job} was submitted" if self._view is None else described(self._view)
 
     def dump_stacks(self) -> None:
@@ -115,7 +116,7 @@ class SlurmGang:
             seen = client.look(self.job)
         except DependencyError as error:
             if self._silent_since is None:
-                self._silent_since = time.monotonic()
+                self._silent_since = time.strftime("%H:%M:%S")
                 log.warning("job %s: %s", self.job, error)
             self._pause = _LONGEST_LOOK_SECONDS
             return

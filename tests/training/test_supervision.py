@@ -1,0 +1,108 @@
+"""Why a gang ended, told from what it left behind; and one run at a time in a work folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts import Artifact
+from tasks.foundation.errors import (
+    CancelledRunError,
+    DivergenceError,
+    ErrorRecord,
+    RankError,
+    TunelineError,
+)
+from tasks.launch.failure import FailedRank, write_failed_rank
+from tasks.models.values import BaseModel
+from tasks.training.failing import lost_peer, read_failure, write_failure
+from tasks.training.memory import kills_so_far
+from tasks.training.pulse import read_beats
+from tasks.training.supervision import cause_of
+from tasks.training.values import TrainRequest
+from tests.launch.worlds import wait_until
+from tests.training.gangs import ForkLauncher, run_gang
+from tests.training.worlds import LORA, request_in, toy_cell
+
+DIVERGED = ErrorRecord.of(DivergenceError("it became nan"))
+UNFORESEEN = ErrorRecord.of(ZeroDivisionError("oh"))
+LOST = ErrorRecord.of(RankError("another rank is gone"))
+CANCELLED = ErrorRecord.of(CancelledRunError("stopped at step 3"))
+
+
+@pytest.fixture
+def request_here(base: BaseModel, tokens: Artifact, tmp_path: Path) -> TrainRequest:
+    return request_in(tmp_path, toy_cell(base, tokens, LORA))
+
+
+@pytest.mark.parametrize("consequence", [UNFORESEEN, LOST, CANCELLED], ids=lambda record: record.cause)
+def test_a_cause_stands_and_a_consequence_gives_way_whichever_came_first(
+    tmp_path: Path, consequence: ErrorRecord
+) -> None:
+    for name, records in (("cause first", [DIVERGED, consequence]), ("cause last", [consequence, DIVERGED])):
+        (tmp_path / name).mkdir()
+        for record in records:
+            write_failure(tmp_path / name, record)
+        assert read_failure(tmp_path / name) == DIVERGED
+
+
+def test_a_record_that_was_torn_is_none_and_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "failure.json").write_text('{"cause": "Diver')
+    assert read_failure(tmp_path) is None
+    write_failure(tmp_path, LOST)
+    assert read_failure(tmp_path) == LOST
+
+
+@pytest.mark.parametrize(
+    ("said", "ended", "code", "cause", "words"),
+    [
+        (DIVERGED, -9, 137, DivergenceError, "it became nan"),
+        (LOST, -9, 137, RankError, "rank 1 on host x was killed by SIGKILL"),
+        (UNFORESEEN, -11, 139, RankError, "rank 1 on host x was killed by SIGSEGV"),
+        (CANCELLED, -9, 137, RankError, "rank 1 on host x was killed by SIGKILL"),
+        (UNFORESEEN, 1, 1, TunelineError, "ZeroDivisionError: oh"),
+        (LOST, 7, 7, RankError, "rank 1 on host x ended with exit code 7"),
+        (CANCELLED, 143, 143, CancelledRunError, "stopped at step 3"),
+        (None, -15, 143, CancelledRunError, "the ranks were terminated"),
+        (None, None, 1, RankError, "the gang ended with 1"),
+    ],
+)
+def test_the_first_death_is_the_cause_unless_a_rank_knows_better(
+    request_here: TrainRequest,
+    said: ErrorRecord | None,
+    ended: int | None,
+    code: int,
+    cause: type[TunelineError],
+    words: str,
+) -> None:
+    if said:
+        write_failure(request_here.work, said)
+    if ended is not None:
+        failed = FailedRank(rank=1, host="x", pid=5, exit_code=ended, at=1.0)
+        write_failed_rank(request_here.work, failed)
+    error = cause_of(code, request_here, kills_so_far())
+    assert type(error) is cause
+    assert words in error.what
+
+
+def test_what_gloo_says_of_a_peer_that_is_gone_is_known() -> None:
+    said = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3117"
+    assert isinstance(lost_peer(RuntimeError(said)), RankError)
+    assert lost_peer(RuntimeError("another thing")) is None
+
+
+def test_row_42_a_run_whose_holder_was_killed_is_taken_over(request_here: TrainRequest) -> None:
+    hanging = ForkLauncher(environment={"TUNELINE_FAULT": "train.step:3:hang"})
+    holder = get_context("fork").Process(target=partial(run_gang, request_here, hanging))
+    holder.start()
+    wait_until(lambda: any(beat.step == 2 for beat in read_beats(request_here.work)))
+    os.kill(int(holder.pid or 0), signal.SIGKILL)
+    holder.join()
+    error, _ = run_gang(request_here, ForkLauncher())
+    assert error is None
+    assert (request_here.output / "result.json").exists()
