@@ -14,7 +14,7 @@ from tasks.training.run import clean_up, read_trained, request_for, untrained
 from tasks.training.run import train as run_worker
 from tasks.training.supervision import Watch
 from tasks.training.values import Cell, TrainedCell
-from tasks.workspace import Place, working
+from tasks.workspace import Place, Reporter, working
 
 
 @task(name="train", task_run_name="train {place.label}", persist_result=False)
@@ -22,31 +22,35 @@ def train(cell: Cell, launcher: Launcher, place: Place) -> TrainedCell | State[T
     """Train from the start or from the newest good checkpoint; or adopt weights with the same fingerprint."""
     if not cell.trains:
         return untrained(cell)
-    works, series = place.workspace.work, Series(place.run)
     with working(place, "train") as reporter:
-
-        def attempt(fitting: Cell) -> Artifact:
-            work = works / fitting.fingerprint
-            watch = Watch(
-                work,
-                series.add,
-                lambda seen: reporter.progress(seen.step, seen.total_steps, seen.loss, seen.seconds_left),
-                reporter.note,
-            )
-            return place.workspace.store.make(
-                "train",
-                fitting.fingerprint,
-                lambda folder: run_worker(request_for(fitting, work, folder), launcher, reporter.devices, watch),
-                made_by=place.run.key,
-            )
+        series = Series(place.run)
 
         def announce(fitting: Cell, reason: str) -> None:
             record_micro_batch(fitting, reason, place.run)
             reporter.note(f"again with half the micro-batch: {reason}")
 
-        ran, artifact = train_fitting(cell, works, attempt, announce)
-        for each in (cell, ran):
-            clean_up(works / each.fingerprint)
+        works = place.workspace.work
+        ran, artifact = train_fitting(
+            cell, works, lambda fitting: _attempt(fitting, launcher, place, reporter, series), announce
+        )
+        clean_up(works / ran.fingerprint)
         trained = read_trained(ran, artifact)
         record_training(trained, place.run)
         return finished(trained, cached=artifact.cached)
+
+
+def _attempt(cell: Cell, launcher: Launcher, place: Place, reporter: Reporter, series: Series) -> Artifact:
+    """One gang for one cell, or the artifact that is there already."""
+    work = place.workspace.work / cell.fingerprint
+    watch = Watch(
+        work,
+        series.add,
+        lambda seen: reporter.progress(seen.step, seen.total_steps, seen.loss, seen.seconds_left),
+        reporter.note,
+    )
+    return place.workspace.store.make(
+        "train",
+        cell.fingerprint,
+        lambda folder: run_worker(request_for(cell, work, folder), launcher, reporter.devices, watch),
+        made_by=place.run.key,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -27,91 +28,104 @@ class Plan(Value):
     """Steps between checkpoints: no more may be lost."""
 
 
-class Kill(Value):
-    """One of them."""
+class Strike(Value):
+    """One SIGKILL."""
 
     at: float
-    """Seconds since the start of the command."""
+    """Seconds since the start of the command, or since the strike before."""
     role: str
+
+
+class Attempt(Value):
+    """The command from its start to its end, which may have been struck more than once: it mends what it can."""
+
+    strikes: tuple[Strike, ...]
     code: int | None
-    """How the command ended then; None: it still ran after the patience of a quarter of an hour."""
+    """How it ended; None: it still ran after the patience of a quarter of an hour."""
     silence: float | None
-    """Seconds until the last process was gone; None: some were still alive."""
-    lost_steps: int
+    """Seconds from its end until its last process was gone; None: some were still alive."""
+    lost_steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """`agent at 3.1 s, rank 0 at 2 s`."""
+        return ", ".join(f"{strike.role} at {strike.at:.1f} s" for strike in self.strikes) or "nothing"
 
 
 class Chain(Value):
     """A pipeline that was killed again and again, and what it left."""
 
     ranks: int
-    kills: tuple[Kill, ...]
+    attempts: tuple[Attempt, ...]
     problems: tuple[str, ...]
+
+    @property
+    def kills(self) -> int:
+        """In all attempts."""
+        return sum(len(attempt.strikes) for attempt in self.attempts)
 
     def finding(self, name: str, seed: int) -> Finding:
         """One line of the table."""
-        where = ", ".join(f"{kill.role} at {kill.at:.1f} s" for kill in self.kills) or "nobody"
-        slowest = max((kill.silence or 0.0 for kill in self.kills), default=0.0)
-        lost = max((kill.lost_steps for kill in self.kills), default=0)
+        slowest = max(attempt.silence or 0.0 for attempt in self.attempts)
+        lost = max(attempt.lost_steps for attempt in self.attempts)
         saw = f"the same bytes, series and scores; silent after {slowest:.1f} s at most, {lost} steps lost at most"
         verdict: Verdict = "right"
         if self.problems:
             saw = "; ".join([*self.problems, f"again with --seed {seed}"])
             verdict = "leftovers" if "alive" in saw else "hangs" if "still ran" in saw else "silent"
-        done = f"{self.ranks} rank(s); SIGKILL to {where}"
+        done = f"{self.ranks} rank(s); SIGKILL to " + " | ".join(attempt.name for attempt in self.attempts)
         return Finding(name=name, done=done, saw=saw, verdict=verdict, broken=bool(self.problems))
 
 
 def run_chain(pipeline: Pipeline, plan: Plan, expected: Record, dice: random.Random) -> Chain:
-    """Kill as often as planned, each time starting the same command again; an attempt that ends well is the last one.
+    """Start the same command until it ends well, and strike it meanwhile as often as planned.
 
     Then nothing may differ from the undisturbed pipeline.
     """
-    kills: list[Kill] = []
+    attempts: list[Attempt] = []
     try:
-        while len(kills) < plan.kills and (kill := one_kill(pipeline, plan, dice)):
-            kills.append(kill)
-            if kill.code in (0, None):
-                break
-        if pipeline.code() != 0:
-            pipeline.start()
-            pipeline.wait()
-        problems = [*problems_of(kills, plan), *differences(pipeline, expected)]
-        return Chain(ranks=pipeline.ranks, kills=tuple(kills), problems=tuple(problems))
+        while not attempts or (attempts[-1].strikes and attempts[-1].code not in (0, None)):
+            left = plan.kills - sum(len(attempt.strikes) for attempt in attempts)
+            attempts.append(one_attempt(pipeline, plan, dice, left))
+        problems = [*problems_of(attempts, plan), *differences(pipeline, expected)]
+        return Chain(ranks=pipeline.ranks, attempts=tuple(attempts), problems=tuple(problems))
     finally:
         pipeline.end()
 
 
-def one_kill(pipeline: Pipeline, plan: Plan, dice: random.Random) -> Kill | None:
-    """Start the command and kill one of its processes at some moment; None where it had ended well before."""
-    started = pipeline.start()
-    moment = dice.uniform(0, plan.length)
-    if pipeline.wait(until=started + moment) == 0:
-        return None
-    victim = choose(dice, alive(pipeline.mark)) if pipeline.code() is None else None
-    if victim:
-        with suppress(ProcessLookupError):
-            os.kill(victim[0], signal.SIGKILL)
+def one_attempt(pipeline: Pipeline, plan: Plan, dice: random.Random, kills: int) -> Attempt:
+    """Start the command, strike at most so many times at random moments, and see it end."""
+    strikes: list[Strike] = []
+    since = pipeline.start()
+    while len(strikes) < kills:
+        moment = dice.uniform(0, plan.length)
+        if pipeline.wait(until=since + moment) is not None:
+            break
+        victim = choose(dice, alive(pipeline.mark))
+        if victim:
+            with suppress(ProcessLookupError):
+                os.kill(victim[0], signal.SIGKILL)
+            strikes.append(Strike(at=round(moment, 2), role=victim[1]))
+        since = time.monotonic()
     code = pipeline.wait()
     silence = pipeline.seconds_to_silence(plan.silence)
     lost = pipeline.lost_steps() if code else 0
-    pipeline.end()
-    role = victim[1] if victim else "nobody"
-    return Kill(at=round(moment, 2), role=role, code=code, silence=silence, lost_steps=lost)
+    if silence is None:
+        pipeline.end()
+    return Attempt(strikes=tuple(strikes), code=code, silence=silence, lost_steps=lost)
 
 
-def problems_of(kills: Sequence[Kill], plan: Plan) -> list[str]:
+def problems_of(attempts: Sequence[Attempt], plan: Plan) -> list[str]:
     """What must not follow from a kill."""
     found = []
-    for number, kill in enumerate(kills, start=1):
-        which = f"kill {number} ({kill.role} at {kill.at} s)"
-        if kill.role == "nobody":
-            found.append(f"it ended with {kill.code} before anything was killed at {kill.at} s")
-        if kill.code is None:
+    for number, one in enumerate(attempts, start=1):
+        which = f"attempt {number} ({one.name})"
+        if one.code is None:
             found.append(f"{which}: the command still ran a quarter of an hour later")
-        elif kill.silence is None:
-            found.append(f"{which}: processes were alive {plan.silence:.0f} s after the end")
-        if kill.lost_steps > plan.interval:
-            found.append(f"{which}: {kill.lost_steps} steps lost")
+        elif one.silence is None:
+            found.append(f"{which}: processes were alive {plan.silence:.0f} s after its end")
+        if one.lost_steps > plan.interval:
+            found.append(f"{which}: {one.lost_steps} steps lost")
     return found
 
 

@@ -52,10 +52,10 @@ class Checkpoints(Benchmark):
         with WarmScript(conditions.scratch) as script:
             sides = {f"{kind} {at}": partial(plain, script, kind, at) for kind, at in both}
             theirs = taking_turns(conditions.repeats, sides)
-        return tuple(figure for kind in _KINDS for figure in _figures(kind, ours, theirs, tuple(stalls[kind])))
+        return tuple(figure for kind in _KINDS for figure in figures_of(kind, ours, theirs, tuple(stalls[kind])))
 
 
-def _figures(
+def figures_of(
     kind: str, cells: Sequence[dict[str, Any]], plain: dict[str, tuple[float, ...]], stalls: tuple[float, ...]
 ) -> tuple[Figure, ...]:
     cells = [cell for cell in cells if cell["kind"] == kind]

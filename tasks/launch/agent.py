@@ -11,6 +11,10 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
+
+import psutil
 
 from tasks.launch.guard import PARENT, adopt_orphans, end_with_parent, kill_descendants
 
@@ -19,7 +23,7 @@ def main(arguments: list[str]) -> int:
     """Run the ranks to their end; they in turn do not outlive this process."""
     end_with_parent()
     adopt_orphans()
-    faulthandler.register(signal.SIGUSR1)  # whoever asks a whole gang for its stacks asks this process as well
+    signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=_give_stacks, daemon=True).start())
     os.environ[PARENT] = str(os.getpid())
     from tasks.launch.elastic import run_ranks  # torch: seconds, in which the parent may die
 
@@ -27,6 +31,17 @@ def main(arguments: list[str]) -> int:
         return run_ranks(arguments)
     finally:
         kill_descendants()
+
+
+def _give_stacks() -> None:
+    """Whoever asks a gang for its stacks may reach this process only: Slurm signals nothing but its own children.
+
+    In a thread of its own: what SIGTERM raises in the main one must not get lost in a library that this calls.
+    """
+    faulthandler.dump_traceback()
+    for rank in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            rank.send_signal(signal.SIGUSR1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import nn
 
 from tasks.foundation.errors import DivergenceError, IntegrityError
 from tasks.foundation.faults import reach
-from tasks.training.shards import anywhere, gather, parts_of, scatter, share_again
+from tasks.training.shards import anywhere, gather, parts_of, scatter, share_again, unlinked_masters
 
 if TYPE_CHECKING:
     from tasks.training.trainer import CellTrainer
@@ -77,7 +77,8 @@ def finite_tensors(trainer: CellTrainer, *, frozen: bool) -> dict[str, torch.Ten
     Raises:
         DivergenceError: one is not finite; on every rank.
     """
-    tensors = gather(trainer.accelerator.unwrap_model(trainer.model), frozen=frozen)
+    masters = unlinked_masters(trainer.deepspeed.optimizer) if trainer.is_deepspeed_enabled else None
+    tensors = gather(trainer.accelerator.unwrap_model(trainer.model), frozen=frozen, masters=masters)
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if anywhere(bool(broken), trainer.args.device):
         name = broken[0] if broken else "a weight"

@@ -19,6 +19,7 @@ from tasks.launch.slots import current_slots
 from tasks.training.identity import fingerprint
 from tasks.training.lineage import facts_of
 from tasks.training.memory import MicroBatch, smaller_micro_batch
+from tasks.training.run import clean_up
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
 
@@ -60,6 +61,7 @@ def train_fitting(
             smaller = smaller_micro_batch(current.training)
             if smaller is None or not cell.training.auto_micro_batch:
                 raise _beside_others(error) from error
+            clean_up(works / current.fingerprint)
             current, reason = with_micro_batch(current, smaller), error.what
             _remember(smaller, reason, works / cell.fingerprint)
 

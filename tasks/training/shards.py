@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -63,7 +64,10 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
 
 def is_held(parameter: nn.Parameter) -> bool:
     """True where DeepSpeed's optimiser has this parameter; its gradient is nowhere to be seen after the step."""
-    return hasattr(parameter, "_hp_mapping") or hasattr(parameter, "_z3_optimizer")
+    sharing = getattr(parameter, "_z3_optimizer", None)
+    if sharing is not None:  # every parameter of the model knows it
+        return sharing.get_param_id(parameter) in sharing.grad_position
+    return hasattr(parameter, "_hp_mapping")
 
 
 def element_count(parameter: nn.Parameter) -> int:
@@ -73,7 +77,17 @@ def element_count(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def gather(model: nn.Module, *, frozen: bool) -> dict[str, torch.Tensor]:
+def unlinked_masters(optimizer: Any) -> dict[int, torch.Tensor]:
+    """Parameter's id -> its float32 master, where DeepSpeed (ZeRO-0 in 16 bits) keeps them in lists of its own."""
+    if not hasattr(optimizer, "fp32_groups"):
+        return {}
+    pairs = zip(chain.from_iterable(optimizer.fp16_groups), chain.from_iterable(optimizer.fp32_groups), strict=True)
+    return {id(parameter): master for parameter, master in pairs}
+
+
+def gather(
+    model: nn.Module, *, frozen: bool, masters: Mapping[int, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """The whole tensors by full name, on the CPU of rank 0; empty on the others. All ranks must call it.
 
     One parameter after the other, so no device ever holds more than one of them whole. Where an engine trains float32
@@ -82,12 +96,14 @@ def gather(model: nn.Module, *, frozen: bool) -> dict[str, torch.Tensor]:
     Args:
         model: the unwrapped model.
         frozen: False gives what trains only; True every parameter, and the persistent buffers.
+        masters: see `unlinked_masters`.
     """
     first = not distributed.is_initialized() or distributed.get_rank() == 0
     found = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or frozen:
-            whole = _whole(parameter)
+            whole = (masters or {}).get(id(parameter))
+            whole = _whole(parameter) if whole is None else whole
             if first:
                 found[name] = whole.detach().to("cpu", copy=True).contiguous()
     if first and frozen:
@@ -148,10 +164,8 @@ def _whole(parameter: nn.Parameter) -> torch.Tensor:
 
 
 def _deepspeed_master(parameter: nn.Parameter) -> torch.Tensor | None:
-    """The float32 values that DeepSpeed's optimiser updates, where the parameter itself is rounded or shared."""
-    shared = hasattr(parameter, "_z3_optimizer") and parameter.requires_grad
-    rounded = hasattr(parameter, "_hp_mapping") and parameter.dtype != torch.float32
-    if not (shared or rounded):
+    """The float32 values that DeepSpeed's optimiser updates, where the parameter itself is rounded."""
+    if parameter.dtype == torch.float32 or not is_held(parameter):
         return None
     from deepspeed.utils import safe_get_full_fp32_param
 

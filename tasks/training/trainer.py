@@ -68,6 +68,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         self._token_count = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._window_loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
         self.control: TrainerControl
+        self.is_fsdp_enabled: bool
         self.pulse: Pulse | None = None
         self.keep_best = False
         self.save_limit = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.base import Conditions
-from benchmarks.soak.chain import Chain, Kill, Plan, problems_of
+from benchmarks.soak.chain import Attempt, Chain, Plan, problems_of
 from benchmarks.soak.pipeline import Pipeline
 from benchmarks.soak.victims import choose, role_of
 from benchmarks.suite.soak import run_chains
@@ -23,7 +23,7 @@ def test_six_random_kills_of_random_processes_change_nothing(world: World, tmp_p
     conditions = Conditions(repeats=6, quick=True, scratch=tmp_path, seed=11)
     chains = run_chains(world, conditions, silence=120)
     assert [problem for chain in chains for problem in chain.problems] == []
-    assert sum(len(chain.kills) for chain in chains) == 6
+    assert sum(chain.kills for chain in chains) == 6
 
 
 def test_an_agent_is_not_taken_for_the_worker_that_its_command_line_names() -> None:
@@ -43,8 +43,9 @@ def test_roles_are_drawn_not_processes_and_the_same_seed_draws_the_same() -> Non
     assert choose(random.Random(0), {15: ""}) is None
 
 
-def kill(**changes: object) -> Kill:
-    return Kill.model_validate({"at": 3.0, "role": "agent", "code": 32, "silence": 0.4, "lost_steps": 7} | changes)
+def attempt(**changes: object) -> Attempt:
+    strikes = [{"at": 3.0, "role": "agent"}]
+    return Attempt.model_validate({"strikes": strikes, "code": 32, "silence": 0.4, "lost_steps": 7} | changes)
 
 
 @pytest.mark.parametrize(
@@ -53,20 +54,20 @@ def kill(**changes: object) -> Kill:
         ({"silence": None}, "alive 5 s after"),
         ({"lost_steps": 11}, "11 steps lost"),
         ({"code": None}, "still ran"),
-        ({"role": "nobody", "code": 1}, "ended with 1 before anything was killed"),
     ],
 )
-def test_a_broken_promise_is_said_with_the_kill_that_broke_it(changes: dict[str, object], said: str) -> None:
-    assert problems_of([kill()], PLAN) == []
-    (problem,) = problems_of([kill(), kill(**changes)], PLAN)
+def test_a_broken_promise_is_said_with_the_kills_that_broke_it(changes: dict[str, object], said: str) -> None:
+    assert problems_of([attempt()], PLAN) == []
+    (problem,) = problems_of([attempt(), attempt(**changes)], PLAN)
     assert said in problem
+    assert "attempt 2 (agent at 3.0 s)" in problem
 
 
 def test_a_problem_names_the_seed_that_repeats_it_and_fails_the_command() -> None:
-    finding = Chain(ranks=2, kills=(kill(),), problems=("another adapter",)).finding("01", seed=5)
+    finding = Chain(ranks=2, attempts=(attempt(),), problems=("another adapter",)).finding("01", seed=5)
     assert (finding.broken, finding.verdict) == (True, "silent")
     assert "--seed 5" in finding.saw
-    assert not Chain(ranks=2, kills=(kill(),), problems=()).finding("01", seed=5).broken
+    assert not Chain(ranks=2, attempts=(attempt(),), problems=()).finding("01", seed=5).broken
 
 
 def test_lost_steps_are_those_after_the_newest_whole_checkpoint(world: World) -> None:

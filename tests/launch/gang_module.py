@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from tasks.launch.guard import end_with_parent
 
 
 def main(request: Path) -> int:
+    faulthandler.register(signal.SIGUSR1)
     asked = json.loads(request.read_text())
     rank = int(os.environ["RANK"])
     if asked.get("guarded", True):

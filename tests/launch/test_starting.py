@@ -76,7 +76,8 @@ def test_whatever_is_started_carries_this_process_as_its_owner() -> None:
 def test_a_forked_process_starts_its_own(tmp_path: Path) -> None:
     """The thread is not forked with the rest; without one of its own, the fork would wait for ever."""
     start_process(lambda: None)
-    fork = multiprocessing.get_context("fork").Process(target=started_in_a_thread, args=(tmp_path / "told",))
+    context = multiprocessing.get_context("fork")
+    fork = context.Process(target=started_in_a_thread, args=(tmp_path / "told",), daemon=True)
     fork.start()
     fork.join(120)
     assert fork.exitcode == 0

@@ -185,6 +185,7 @@ def test_a_dead_slurmd_costs_a_requeue(cluster: PlainCluster, tmp_path: Path) ->
 
     second = said(tmp_path, ranks=2)
     assert {rank["environment"]["SLURM_RESTART_COUNT"] for rank in second} == {"1"}
+    assert {rank["environment"]["SLURM_STEP_ID"] for rank in second} == {"1"}  # signals to the old step miss it
     assert alive(first) == []
     gang.cancel(0.5)
     assert cluster.jobs() == []

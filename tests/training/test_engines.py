@@ -169,7 +169,7 @@ def test_a_tensor_that_an_engines_optimiser_does_not_hold_fails_the_audit_on_eve
     assert failure_of(request).what == "1 trainable tensors did not change in the first steps, first model.norm.weight"
 
 
-@pytest.mark.parametrize("strategy", ["zero0", "zero2", "zero3", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["zero0", "zero1", "zero2", "zero3", "fsdp2"])
 def test_bf16_computes_rounded_and_saves_what_the_optimiser_holds_in_float32(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str
 ) -> None:

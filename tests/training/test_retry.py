@@ -172,4 +172,4 @@ def test_the_step_trains_what_fits_and_says_so_on_the_board_and_in_the_record(
     assert run.tags["tuneline.cell"] == trained.cell.fingerprint
     assert "CUDA out of memory" in run.tags["tuneline.micro_batch_reason"]
     assert [step for step, _ in run.series("train/loss")] == list(range(1, 9))
-    assert not list(place.workspace.work.glob("*/checkpoints")), "neither attempt leaves any"
+    assert not list(place.workspace.work.glob("*/checkpoints")), "no attempt leaves any"

@@ -20,9 +20,9 @@ from tasks.foundation.errors import (
 )
 from tasks.launch.failure import FailedRank, write_failed_rank
 from tasks.models.values import BaseModel
+from tasks.training.checkpoints import Checkpoints
 from tasks.training.failing import lost_peer, read_failure, write_failure
 from tasks.training.memory import kills_so_far
-from tasks.training.pulse import read_beats
 from tasks.training.supervision import cause_of
 from tasks.training.values import TrainRequest
 from tests.launch.worlds import wait_until
@@ -100,7 +100,7 @@ def test_row_42_a_run_whose_holder_was_killed_is_taken_over(request_here: TrainR
     hanging = ForkLauncher(environment={"TUNELINE_FAULT": "train.step:3:hang"})
     holder = get_context("fork").Process(target=partial(run_gang, request_here, hanging))
     holder.start()
-    wait_until(lambda: any(beat.step == 2 for beat in read_beats(request_here.work)))
+    wait_until(lambda: Checkpoints(request_here.work / "checkpoints", {}).steps() == [2])
     os.kill(int(holder.pid or 0), signal.SIGKILL)
     holder.join()
     error, _ = run_gang(request_here, ForkLauncher())

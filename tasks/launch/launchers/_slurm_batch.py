@@ -42,6 +42,7 @@ class Batch:
         self._file = file
         self._plan = BatchPlan.model_validate_json(file.read_text(encoding="utf-8"))
         self._job, self._restart, _ = job_place()
+        self._step = f"{self._job}.{self._restart % 2}"
         self._time_is_up = False
         self._told = False
         self._wanted = False
@@ -53,7 +54,9 @@ class Batch:
         forget_failed_rank(self._plan.job.request.parent)
         log.info("job %s, start %d, on %s", self._job, self._restart, os.environ.get("SLURM_JOB_NODELIST", ""))
         try:
-            step = subprocess.Popen(self._srun())
+            command = self._srun()
+            self._pass_step_over()
+            step = subprocess.Popen(command)
         except (TunelineError, OSError) as error:
             log.error("the job cannot start: %s", error)
             return self._ended(getattr(error, "exit_code", DependencyError.exit_code))
@@ -77,8 +80,8 @@ class Batch:
     def _tell_ranks(self) -> bool:
         """SIGTERM, once, to every process of the step: a second one could break off the saving. False: not yet."""
         try:
-            client.ask(["scontrol", "show", "step", f"{self._job}.0", "-o"])
-            client.ask(["scancel", "--signal=TERM", f"{self._job}.0"])
+            client.ask(["scontrol", "show", "step", self._step, "-o"])
+            client.ask(["scancel", "--signal=TERM", self._step])
         except TunelineError as error:
             log.warning("the ranks cannot be told to end yet: %s", error)
             return False
@@ -86,13 +89,13 @@ class Batch:
         return True
 
     def _ended(self, code: int) -> int:
-        """Record it, or go back into the queue where the time was up or the nodes are needed for something else."""
+        """Record it, and go back into the queue where the time was up or the nodes are needed for something else."""
+        write_exit(self._folder, self._job, self._restart, code)
         if code == _CANCELLED and (self._time_is_up or self._is_preempted()):
             if self._restart >= self._plan.max_requeues:
                 log.error("the time is up, and this job was in the queue %d times already", self._restart + 1)
-            elif self._requeue():
-                return code
-        write_exit(self._folder, self._job, self._restart, code)
+            else:
+                self._requeue()
         return code
 
     def _is_preempted(self) -> bool:
@@ -101,14 +104,21 @@ class Batch:
             return seen is not None and seen.preempted
         return False
 
-    def _requeue(self) -> bool:
+    def _requeue(self) -> None:
         try:
             client.ask(["scontrol", "requeue", self._job])
         except TunelineError as error:
             log.error("the job cannot go back into the queue: %s", error)
-            return False
-        log.info("back into the queue; it goes on from its checkpoint")
-        return True
+        else:
+            log.info("back into the queue; it goes on from its checkpoint")
+
+    def _pass_step_over(self) -> None:
+        """Let every second start have another step number than the one before.
+
+        A signal to a step on a node that had died is delivered when the node is back, and would hit its successor.
+        """
+        if self._restart % 2:
+            subprocess.run(["srun", "--nodes=1", "--ntasks=1", "true"], check=False)
 
     def _srun(self) -> list[str]:
         addresses = reachable_addresses(node_names(os.environ["SLURM_JOB_NODELIST"]))
