@@ -130,7 +130,7 @@ def _engine_problems(experiment: Experiment) -> list[TunelineError]:
     layout = distributed.layout(deepspeed_of(distributed, training), accelerators=bool(accelerators()))
     for method in experiment.methods:
         if method.info.holds != "nothing":
-            _caught(problems, partial(refuse_engine, method, layout))
+            _caught(problems, partial(refuse_engine, method, training, layout))
     _caught(problems, lambda: resolve_precision(training, layout))
     return problems
 

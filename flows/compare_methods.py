@@ -71,9 +71,7 @@ def compare_methods(
     with session(opening_of(settings, "compare-methods"), workspace()) as here:
         material = prepare_material(settings, here.place)
         shared = context_of(settings)
-        cells = plan(
-            specs_of(settings, parse_resume(resume, allow or [])), material, settings.training, shared, here.place
-        )
+        cells = plan(specs, material, settings.training, shared, here.place)
         outcomes = run_cells(cells, settings.distributed, exam_of(settings, material), settings.merge, here)
         comparison = compare(outcomes, yardstick_of(settings), here.place)
         registered = None

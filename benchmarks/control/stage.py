@@ -76,7 +76,10 @@ class WarmScript:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        """With every run that it has forked."""
+        for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
 
     def start(self, **request: Any) -> int:

@@ -117,6 +117,9 @@ def write_durably(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         staged.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is met while writing, which names no file
+        raise
     finally:
         staged.unlink(missing_ok=True)
     sync(path.parent)

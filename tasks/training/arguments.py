@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 
 from tasks.foundation.errors import ConfigError, ResourceError
@@ -70,6 +72,8 @@ def training_arguments(cell: Cell, work: Path) -> TrainingArguments:
         )
     if layout.engine == "deepspeed":
         _join_deepspeed(layout)
+    elif layout.engine == "fsdp2" and settings.precision != "fp32":
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = _rounded(settings.precision)
     return arguments
 
 
@@ -97,10 +101,22 @@ def _engine(layout: Layout, deterministic: bool) -> dict[str, Any]:
     return device | {"ddp_find_unused_parameters": deterministic and layout.ranks > _SUM_IN_ANY_ORDER}
 
 
+def _rounded(precision: str) -> MixedPrecisionPolicy:
+    """Compute in 16 bits, add gradients and report the loss in float32; accelerate's own policy rounds all of it."""
+    computed = torch.bfloat16 if precision == "bf16" else torch.float16
+    return MixedPrecisionPolicy(param_dtype=computed, reduce_dtype=torch.float32, output_dtype=torch.float32)
+
+
 def _join_deepspeed(layout: Layout) -> None:
     """Before the model is loaded: ZeRO-3 shares the weights while they are read, and asks how many ranks there are."""
     import deepspeed
 
+    if not distributed.is_initialized():
+        raise ConfigError(
+            "DeepSpeed needs a launcher, also for one rank",
+            where="RANK",
+            fix="Start it under torchrun, or `tuneline run`",
+        )
     if layout.device == "cpu":  # ranks talk over gloo; kernels of its own for that would be compiled now, for minutes
         deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed()

@@ -6,32 +6,52 @@ Light: experiments are checked with it.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from tasks.foundation.errors import ConfigError
 from tasks.launch.layout import Layout
 from tasks.methods import Method
 from tasks.training.settings import TrainingSettings
 
+ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3", "fsdp2")
+"""By the names that `MethodInfo.refuses` and the documentation use; offloading changes none of this."""
+
+_FLAT = "its moments are those of rows and columns, and ranks share flat pieces: it would silently be another optimiser"
+
+OPTIMIZER_REFUSES: Mapping[str, Mapping[str, str]] = {
+    "adafactor": dict.fromkeys(("zero1", "zero2", "zero3"), _FLAT)
+    | {"fsdp2": "its moments of rows and columns do not know of shared tensors"},
+    "paged_adamw_8bit": {"fsdp2": "bitsandbytes' kernels do not know shared tensors"},
+}
+"""`training.optim` -> engine -> why not."""
+
 
 def engine_name(layout: Layout) -> str:
-    """`ddp`, `fsdp2` or `zero0` to `zero3`: what `MethodInfo.refuses` and the documentation call it."""
+    """One of `ENGINES`."""
     return f"zero{layout.zero_stage}" if layout.engine == "deepspeed" else layout.engine
 
 
-def refuse_engine(method: Method, layout: Layout) -> None:
-    """What a method cannot do under an engine.
+def refuse_engine(method: Method, training: TrainingSettings, layout: Layout) -> None:
+    """What a method or an optimiser cannot do under an engine, before anything is loaded.
 
     Raises:
-        ConfigError: with the declared reason and the engines that are left.
+        ConfigError: with the declared reason and the way out.
     """
     name, refused = engine_name(layout), method.info.refuses
     if name in refused:
-        left = [engine for engine in ("ddp", "zero1", "zero2", "zero3", "fsdp2") if engine not in refused]
+        left = [engine for engine in ENGINES if engine not in refused]
         raise ConfigError(
             f"{method.kind} cannot train under {name}: {refused[name]}",
             where=f"methods[{method.label}]",
             allowed=", ".join(left),
             fix=f"Set distributed.strategy: {left[0]}, or take this method out",
+        )
+    reason = OPTIMIZER_REFUSES.get(training.optim, {}).get(name)
+    if reason:
+        raise ConfigError(
+            f"{training.optim} cannot train under {name}: {reason}",
+            where="training.optim",
+            fix="Set training.optim: adamw_torch, or distributed.strategy: ddp",
         )
     if layout.engine == "fsdp2" and layout.ranks == 1:
         raise ConfigError(

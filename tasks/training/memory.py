@@ -16,6 +16,7 @@ from tasks.foundation.errors import BatchTooLargeError, ResourceError, is_out_of
 from tasks.launch.failure import read_failed_rank
 from tasks.launch.layout import Layout
 from tasks.methods import parse_method
+from tasks.training.engines import OPTIMIZER_REFUSES
 from tasks.training.pulse import Beat, Phase, read_beats
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell, TrainRequest
@@ -148,7 +149,8 @@ def _stronger(cell: Cell) -> Iterator[str]:
     method, layout = parse_method(cell.method), cell.layout
     if method.quantization() is None:
         yield "a method with a quantised base ({kind: qlora})"
-    if layout.ranks > 1 and layout.zero_stage < 3 and layout.engine != "fsdp2" and "zero3" not in method.info.refuses:
+    unshared = layout.ranks > 1 and layout.zero_stage < 3 and layout.engine != "fsdp2"
+    if unshared and "zero3" not in {*method.info.refuses, *OPTIMIZER_REFUSES.get(cell.training.optim, {})}:
         yield "distributed.strategy=zero3"
     if layout.device == "cuda" and layout.engine == "ddp" and cell.training.optim != "paged_adamw_8bit":
         yield "training.optim=paged_adamw_8bit"

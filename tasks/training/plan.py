@@ -40,7 +40,7 @@ def plan_cell(
     """
     method = parse_method(spec.method)
     method.check(base.facts, conditions)
-    refuse_engine(method, spec.layout)
+    refuse_engine(method, training, spec.layout)
     resolved = resolve_precision(training, spec.layout)
     resolved = resolved.model_copy(update={"max_steps": method.max_steps or training.max_steps})
     settings = resolve_method(method, base, resolved)

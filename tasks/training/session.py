@@ -85,7 +85,6 @@ def train_cell(request: TrainRequest) -> None:
     if stop.stopped:
         step = trainer.state.global_step
         raise CancelledRunError(f"stopped at step {step} with a checkpoint", fix="Run it again to go on from there")
-    pulse.enter("finishing")
     result = finish(trainer, request, checkpoints)
     if result is not None:
         cost = _cost(result, recorder, resumed, time.monotonic() - started)
@@ -172,6 +171,7 @@ def finish(trainer: CellTrainer, request: TrainRequest, checkpoints: Checkpoints
     method = parse_method(request.cell.method)
     best = best_step(trainer.state) if trainer.keep_best else None
     eval_loss = _last_loss(trainer, best)
+    trainer.enter("finishing")
     tokens = trainer.total_tokens()
     weights = finite_tensors(trainer, frozen=method.info.holds == "model")
     if best is not None and best != trainer.state.global_step:

@@ -46,10 +46,7 @@ def share_on_cpu(accelerator: Accelerator, arguments: TrainingArguments) -> None
 
     torch's `fully_shard`, which does the work, knows no such limit.
     """
-    plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
-    if arguments.bf16:
-        plugin.set_mixed_precision("bf16")
-    accelerator.state.fsdp_plugin = plugin
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
     accelerator.state.distributed_type = DistributedType.FSDP
     PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 

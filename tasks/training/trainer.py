@@ -20,7 +20,7 @@ from tasks.training.checkpoints import Checkpoints
 from tasks.training.content import TRAINER_STATE, read_content, read_losses, write_content
 from tasks.training.memory import computing_on
 from tasks.training.order import NOBODY, RowOrder, Rows
-from tasks.training.pulse import Pulse
+from tasks.training.pulse import Phase, Pulse
 from tasks.training.shards import barrier, share_on_cpu
 from tasks.training.stopping import best_step
 
@@ -79,6 +79,11 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             share_on_cpu(self.accelerator, self.args)
             self.is_fsdp_enabled = True
 
+    def enter(self, phase: Phase) -> None:
+        """Tell who watches for hangs what comes now."""
+        if self.pulse is not None:
+            self.pulse.enter(phase)
+
     def total_tokens(self) -> int:
         """Non-padding tokens of all ranks since step 0, earlier attempts included. All ranks must call it."""
         count = self._token_count.clone()
@@ -102,6 +107,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
+        self.enter("training")
         reach("train.batch")
         window: tuple[list[Any], Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
         return window
@@ -173,10 +179,6 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         if self.pulse is not None:
             self.pulse.beat(self.state.global_step)
 
-    def _enter(self, phase: Any) -> None:
-        if self.pulse is not None:
-            self.pulse.enter(phase)
-
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -186,7 +188,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         Raises:
             DivergenceError: it is not finite.
         """
-        self._enter("evaluating")
+        self.enter("evaluating")
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         model = self.deepspeed if self.is_deepspeed_enabled else self.model
         model.eval()
@@ -204,7 +206,6 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             self._diverged("evaluation loss", metrics["eval_loss"], self.state.global_step)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self._enter("training")
         return metrics
 
     def _evaluation_batches(self) -> DataLoader[Any]:
@@ -223,7 +224,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
-        self._enter("saving")
+        self.enter("saving")
         step = self.state.global_step
         self.state.num_input_tokens_seen = self.total_tokens()
         self.store_flos()  # sums over all ranks, so all of them must call it
@@ -238,7 +239,6 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             best = best_step(self.state) if self.keep_best else None
             self._checkpoints.retain(self.save_limit, keep=() if best is None else (best,))
         barrier()
-        self._enter("training")
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: DataLoader[Any], resume_from_checkpoint: str | None

@@ -94,15 +94,16 @@ def test_threads_that_write_the_same_file_at_once_do_not_meet(tmp_path: Path) ->
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_with_the_file_and_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
     write_durably(tmp_path / "a", "old")
 
     def write_too_much() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match="File too large") as caught:
             write_durably(tmp_path / "a", "x" * 1000)
+        assert caught.value.filename == str(tmp_path / "a")
 
     process = fork(write_too_much)
     process.join()

@@ -142,7 +142,7 @@ def test_row_05_a_killed_rank_takes_its_peers_with_it_and_after_the_last_restart
     again_as_undisturbed(tmp_path, whole)
 
 
-def start_by_token(pipeline: int, victim: str) -> tuple[psutil.Process, psutil.Process]:
+def victim_and_parent(pipeline: int, victim: str) -> tuple[psutil.Process, psutil.Process]:
     """A victim and its parent."""
     processes = {
         "pipeline": lambda: psutil.Process(pipeline),
@@ -156,38 +156,31 @@ def start_by_token(pipeline: int, victim: str) -> tuple[psutil.Process, psutil.P
     return found, found if victim == "pipeline" else psutil.Process(found.ppid())
 
 
-@pytest.fixture
-def own_server_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A long training on two ranks, under a Prefect server that the pipeline starts by itself."""
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.delenv("PREFECT_HOME", raising=False)
-    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "1")
-    write_world(tmp_path)
-    write_experiment(tmp_path, training=LONG, methods=ONE, distributed=TWO_RANKS)
-    return tmp_path
-
-
 @pytest.mark.system
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("stopped", [False, True], ids=["killed", "stopped-and-its-parent-killed"])
 @pytest.mark.parametrize("victim", ["pipeline", "agent", "rank 0", "rank 1", "child", "server"])
-def test_whoever_dies_no_process_of_the_run_is_left(own_server_world: Path, victim: str, stopped: bool) -> None:
-    folder, fault = own_server_world, {}
-    if victim == "child":
-        write_experiment(folder, training=SHORT | {"max_steps": 6}, methods=ONE, distributed=TWO_RANKS)
-        fault = {"TUNELINE_FAULT": "evaluate.batch:1:hang"}
-    with started(folder, "run", "toy.yaml", **fault) as process:
+def test_whoever_dies_no_process_of_the_run_is_left(
+    prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str, stopped: bool
+) -> None:
+    if victim == "server":  # the pipeline starts one of its own
+        monkeypatch.delenv("PREFECT_API_URL")
+        monkeypatch.delenv("PREFECT_HOME")
+    write_world(tmp_path)
+    write_experiment(tmp_path, training=LONG, methods=ONE, distributed=TWO_RANKS)
+    fault = {"TUNELINE_FAULT": "evaluate.batch:1:hang"} if victim == "child" else {}
+    with started(tmp_path, "run", "toy.yaml", **fault) as process:
         if victim == "child":
-            wait_until_evaluating(folder, process)
+            wait_until_evaluating(tmp_path, process)
         else:
-            wait_for_step(folder, 3, process)
-            wait_until(lambda: len(told_by_ranks(folder / "runs" / "work")) == 2)
-        found, parent = start_by_token(process.pid, victim)
+            wait_for_step(tmp_path, 3, process)
+            wait_until(lambda: len(told_by_ranks(tmp_path / "runs" / "work")) == 2)
+        found, parent = victim_and_parent(process.pid, victim)
         if stopped:
             stop_then_kill(found, parent)
         else:
             found.kill()
-        if victim == "server" and not stopped:  # the run needs no server to go on, and has far to go
+        if victim in ("child", "server") and not stopped:  # the run goes on, and has far to go
             process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE_SECONDS)
         gone(process.pid)

@@ -39,7 +39,7 @@ def main(request: Path) -> int:
         here.wait_for("go on")
         os.kill(os.getpid(), signal.SIGKILL)
     if asked["action"] == "die":
-        return here.follow(asked["rank"])
+        os._exit(here.follow(asked["rank"]))  # at once: no tidying up
     time.sleep(600)
     return 0
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.foundation.errors import DependencyError
+from tasks.artifacts import Artifact
+from tasks.foundation.errors import DependencyError, ResourceError
 from tasks.launch.launchers._slurm_addresses import (
     endpoint,
     free_port_near,
@@ -31,7 +32,10 @@ from tasks.launch.launchers._slurm_script import (
     submission,
     write_script,
 )
+from tasks.models.values import BaseModel
+from tasks.training.memory import killed_for_memory, kills_so_far
 from tests.launch.worlds import job_in
+from tests.training.worlds import LORA, request_in, toy_cell
 
 HOSTILE = "lora $(touch pwned) `id`; JobState=COMPLETED\n'\""
 
@@ -158,6 +162,12 @@ def test_a_node_that_did_not_say_how_it_ended_is_left_out(tmp_path: Path) -> Non
     write_node_exit(tmp_path, "7", 1, 1, 11)
     write_node_exit(tmp_path, "7", 0, 0, 12)
     assert read_node_exits(tmp_path, "7", 1, nodes=2) == [11]
+
+
+def test_what_slurm_killed_for_its_memory_is_told_as_that(base: BaseModel, tokens: Artifact, tmp_path: Path) -> None:
+    request = request_in(tmp_path, toy_cell(base, tokens, LORA))
+    error = killed_for_memory(ResourceError.exit_code, kills_so_far(), request)
+    assert error is not None and "was killed (out of memory)" in error.what
 
 
 def carried_address() -> str:

@@ -82,7 +82,8 @@ def test_a_machine_that_loses_its_power_costs_a_requeue_and_no_byte(
     training = Training(request, launcher())
     training.wait_for_checkpoint(6)
     machines.kill_node(machines.nodes[1])
-    training.wait_for_note("queued")
+    job = machines.jobs()[0]
+    wait_until(lambda: machines.job(job)["JobState"] == "PENDING")
     machines.start_node(machines.nodes[1])
 
     assert training.result() == result_of(local)

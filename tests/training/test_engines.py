@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.artifacts import MANIFEST, Artifact
-from tasks.foundation.errors import ErrorRecord
+from tasks.foundation.errors import ConfigError, ErrorRecord
 from tasks.methods.full import FullFineTuning
 from tasks.models.values import BaseModel
 from tasks.training.recorder import Recorder
@@ -19,13 +19,20 @@ from tasks.training.settings import TrainingSettings
 from tasks.training.values import TrainRequest
 from tests.models.tiny import tiny_base, write_tiny_mixtral
 from tests.training.layouts import cell_on, layout_of
-from tests.training.ranks import run_ranks, trained_by_ranks
+from tests.training.ranks import fork_ranks, run_ranks, trained_by_ranks
 from tests.training.worlds import LORA, QUICK, loss_series, request_in, trained, write_tokens
 
 FULL = {"kind": "full", "learning_rate": 1e-3}
 PLAIN_LORA = LORA | {"lora_dropout": 0.0}
 PROMPT = {"kind": "prompt_tuning", "num_virtual_tokens": 4, "learning_rate": 1e-2}
-SHARING = ["zero1", "zero2", "zero3", "fsdp2"]
+SHARING = ("zero1", "zero2", "zero3", "fsdp2")
+
+
+def engines(*quick: str, of: tuple[str, ...] = SHARING) -> pytest.MarkDecorator:
+    """All of these engines, the quick ones in `make test`, the others in `make system`."""
+    slow = [name for name in of if name not in quick]
+    marked = [*quick, *(pytest.param(name, marks=pytest.mark.system) for name in slow)]
+    return pytest.mark.parametrize("strategy", marked)
 
 
 def settings_with(**changes: object) -> TrainingSettings:
@@ -84,7 +91,7 @@ def test_a_rank_without_rows_adds_no_penalty_of_a_router(mixture: BaseModel, tmp
     assert loss_series(request)[0] == (step, pytest.approx(alone, abs=1e-5))
 
 
-@pytest.mark.parametrize("strategy", ["ddp", *SHARING])
+@engines("ddp")
 def test_three_ranks_repeat_and_resume_at_every_saved_step_to_the_same_bytes(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str
 ) -> None:
@@ -102,7 +109,7 @@ def test_three_ranks_repeat_and_resume_at_every_saved_step_to_the_same_bytes(
         assert loss_series(resumed) == loss_series(whole)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+@engines("ddp", of=("zero2", "fsdp2"))
 def test_a_checkpoint_between_two_logged_losses_resumes_to_the_same_series(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +132,7 @@ def test_a_checkpoint_between_two_logged_losses_resumes_to_the_same_series(
     assert loss_series(resumed) == loss_series(whole)
 
 
-@pytest.mark.parametrize("strategy", SHARING)
+@engines("zero2", "fsdp2")
 def test_each_rank_saves_its_part_of_the_optimiser_and_nothing_that_is_frozen(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str
 ) -> None:
@@ -144,7 +151,7 @@ def test_each_rank_saves_its_part_of_the_optimiser_and_nothing_that_is_frozen(
     assert on_disk < 4 * base.facts.parameters
 
 
-@pytest.mark.parametrize("strategy", ["ddp", *SHARING])
+@engines("ddp", "zero3")
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all_of_them_and_leaves_no_such_checkpoint(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str
 ) -> None:
@@ -155,7 +162,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all_of_them_and_leaves_no_su
     assert [path.name for path in (request.work / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 
-@pytest.mark.parametrize("strategy", ["zero1", "zero3", "fsdp2"])
+@engines("zero3", of=("zero1", "fsdp2"))
 def test_a_tensor_that_an_engines_optimiser_does_not_hold_fails_the_audit_on_every_rank(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +176,7 @@ def test_a_tensor_that_an_engines_optimiser_does_not_hold_fails_the_audit_on_eve
     assert failure_of(request).what == "1 trainable tensors did not change in the first steps, first model.norm.weight"
 
 
-@pytest.mark.parametrize("strategy", ["zero0", "zero1", "zero2", "zero3", "fsdp2"])
+@engines("zero2", of=("zero0", "zero1", "zero3", "fsdp2"))
 def test_bf16_computes_rounded_and_saves_what_the_optimiser_holds_in_float32(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str
 ) -> None:
@@ -195,6 +202,24 @@ def test_a_rank_that_was_to_have_an_accelerator_never_computes_on_the_cpu(
     assert request.cell.training.precision == "bf16"
     assert run_ranks(request, CUDA_VISIBLE_DEVICES="") == [20]
     assert "has no accelerator" in failure_of(request).what
+
+
+def test_deepspeed_without_a_launcher_says_so(base: BaseModel, tokens: Artifact, tmp_path: Path) -> None:
+    request = request_in(tmp_path, cell_on(layout_of("zero2", 1), base, tokens, LORA))
+    with pytest.raises(ConfigError, match="DeepSpeed needs a launcher"):
+        trained(request)
+
+
+def test_another_number_of_ranks_than_the_cell_has_is_refused(
+    base: BaseModel, tokens: Artifact, tmp_path: Path
+) -> None:
+    request = request_in(tmp_path, cell_on(layout_of("ddp", 2), base, tokens, LORA))
+    path = request.work / "request.json"
+    path.write_text(request.model_dump_json(), encoding="utf-8")
+    (alone,) = fork_ranks(path, 1)
+    alone.join()
+    assert alone.exitcode == 10
+    assert failure_of(request).what == "1 ranks were started for a cell of 2"
 
 
 def failure_of(request: TrainRequest) -> ErrorRecord:

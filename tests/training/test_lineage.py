@@ -151,7 +151,11 @@ def test_only_known_names_can_be_allowed() -> None:
     assert refused.value.allowed == "world_size"
 
 
-@pytest.mark.parametrize(("ranks", "micro"), [(1, 4), (1, 2), (4, 1)], ids=["one", "one in micro-steps", "four"])
+@pytest.mark.parametrize(
+    ("ranks", "micro"),
+    [(1, 4), pytest.param(1, 2, marks=pytest.mark.system), pytest.param(4, 1, marks=pytest.mark.system)],
+    ids=["one", "one in micro-steps", "four"],
+)
 def test_another_number_of_ranks_goes_on_within_a_tolerance_and_says_so(
     world: World, caplog: pytest.LogCaptureFixture, ranks: int, micro: int
 ) -> None:

@@ -141,6 +141,7 @@ def test_stronger_measures_depend_on_what_the_cell_has(base: BaseModel, tokens: 
     qlora = cell.model_copy(update={"method": {"kind": "qlora", "learning_rate": 1e-3}})
     assert "distributed.strategy=zero3" in remedy(ranks, "loading")
     assert "zero3" not in remedy(cell, "loading")
+    assert "zero3" not in remedy(with_settings(ranks, optim="adafactor"), "loading"), "it cannot train under it"
     assert "training.optim=paged_adamw_8bit" in remedy(cuda, "loading")
     assert "paged" not in remedy(with_settings(cuda, optim="paged_adamw_8bit"), "loading")
     assert "qlora" not in remedy(qlora, "loading")

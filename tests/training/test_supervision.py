@@ -18,6 +18,7 @@ from tasks.foundation.errors import (
     RankError,
     TunelineError,
 )
+from tasks.launch import GangJob
 from tasks.launch.failure import FailedRank, write_failed_rank
 from tasks.models.values import BaseModel
 from tasks.training.checkpoints import Checkpoints
@@ -106,3 +107,24 @@ def test_row_42_a_run_whose_holder_was_killed_is_taken_over(request_here: TrainR
     error, _ = run_gang(request_here, ForkLauncher())
     assert error is None
     assert (request_here.output / "result.json").exists()
+
+
+class Patient(ForkLauncher):
+    """Says that a gang of an earlier pipeline process is still there."""
+
+    def is_running(self, job: GangJob) -> bool:
+        return True
+
+
+def test_a_gang_that_is_still_there_keeps_its_attempt_and_another_request_begins_a_new_one(
+    request_here: TrainRequest,
+) -> None:
+    def attempt_of(request: TrainRequest) -> str:
+        error, _ = run_gang(request, Patient())
+        assert error is None
+        return (request.work / "attempt").read_text(encoding="utf-8")
+
+    first = attempt_of(request_here)
+    assert attempt_of(request_here) == first
+    relabelled = request_here.cell.model_copy(update={"label": "another"})
+    assert attempt_of(request_here.model_copy(update={"cell": relabelled})) != first
