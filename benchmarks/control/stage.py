@@ -77,9 +77,11 @@ class WarmScript:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """With every run that it has forked."""
-        for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
+        runs = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        for run in runs:
             with suppress(psutil.NoSuchProcess):
-                process.kill()
+                run.kill()
         self._process.wait()
 
     def start(self, **request: Any) -> int:

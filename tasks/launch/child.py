@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from tasks.launch.environment import QUIET
 from tasks.launch.guard import end_with_parent
 from tasks.launch.launchers import StallSettings
 from tasks.launch.logs import cap
+from tasks.launch.ownership import GANG
+from tasks.launch.reap import sweep
 from tasks.launch.slots import Devices
 from tasks.launch.starting import start_process
 from tasks.launch.vigil import PATIENCE, Vigil
@@ -77,7 +80,9 @@ class Child:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._log_file = log_file
-        self._process = context.Process(target=_serve, args=(theirs, log_file, devices), name="tuneline-child")
+        self._mark = uuid.uuid4().hex
+        arguments = (theirs, log_file, devices, self._mark)
+        self._process = context.Process(target=_serve, args=arguments, name="tuneline-child")
         start_process(self._process.start)
         self._handle = psutil.Process(self._process.pid)
         theirs.close()
@@ -167,21 +172,18 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, with the processes that it started."""
-        with suppress(psutil.NoSuchProcess):
-            for process in self._handle.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        """End it at once, with the processes that it started; those are found also where it is dead already."""
         self._process.kill()
         self._process.join()
+        sweep(GANG, self._mark)
 
 
-def _serve(connection: Connection, log_file: Path, devices: Devices) -> None:
+def _serve(connection: Connection, log_file: Path, devices: Devices, mark: str) -> None:
     """The child's main function: one call after another until the pipe is closed."""
     parent = multiprocessing.parent_process()
     end_with_parent(parent.pid if parent else None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the pipeline, which ends this process in order
-    os.environ |= QUIET | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
+    os.environ |= QUIET | {GANG: mark} | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
     with log_file.open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

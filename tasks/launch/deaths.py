@@ -1,4 +1,8 @@
-"""In which order the children of a process end. Peers of a dead rank follow within milliseconds: nobody else knows."""
+"""In which order the children of a process end. Peers of a dead rank follow within milliseconds: nobody else knows.
+
+What a killed rank leaves behind ends soon: its peers wait for it in a collective, where they hear no SIGTERM, and
+torchrun would give them 30 s.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,11 @@ import threading
 import time
 from contextlib import suppress
 
+from tasks.launch.guard import kill_descendants
+
 _INTERVAL_SECONDS = 0.02
+_PEERS_SECONDS = 3.0
+"""How long the peers of a rank that a signal ended get to end by themselves. One that failed has told them why."""
 
 
 class Deaths:
@@ -36,6 +44,14 @@ class Deaths:
             os.waitpid(pid, os.WNOHANG)  # what a dead child left behind: nobody else waits for it
         elif pid not in self._seen:
             self._seen.append(pid)
+            if ended and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+                _start_timer()
+
+
+def _start_timer() -> None:
+    timer = threading.Timer(_PEERS_SECONDS, kill_descendants)
+    timer.daemon = True
+    timer.start()
 
 
 def _is_adopted(pid: int) -> bool:

@@ -47,7 +47,7 @@ def test_a_kill_in_a_save_is_met_again_by_the_next_run_and_one_before_it_is_not(
     (torn,) = killed_at(kill("30:optimizer.pt"), stage)
     assert torn.verdict == "loud"
     assert torn.saw.startswith("killed by SIGKILL; again: exit 1 ")
-    (early,) = killed_at(kill("kill-in-map"), stage)
+    (early,) = killed_at(kill("kill-in-reading"), stage)
     assert (early.verdict, early.saw) == ("right", "killed by SIGKILL; again: exit 0, the same weights and series")
 
 

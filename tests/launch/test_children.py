@@ -183,6 +183,16 @@ def test_close_ends_a_busy_child_with_all_that_it_started_and_its_caller_hears_o
         pool.run(functions.add, 1)
 
 
+def test_what_a_killed_child_had_started_does_not_outlive_it(pool: Children, tmp_path: Path) -> None:
+    thread, outcome = outcome_of(lambda: pool.run(functions.say_and_sleep, tmp_path / "here0"))
+    child, below = pids_of(tmp_path)
+    os.kill(child, signal.SIGKILL)
+    thread.join()
+
+    assert isinstance(outcome[0], ResourceError)
+    assert alive([child, below]) == []
+
+
 def test_an_interrupted_call_does_not_leave_its_child_behind(pool: Children) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt

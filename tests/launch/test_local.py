@@ -100,6 +100,21 @@ def test_the_rank_that_died_first_is_told_although_another_one_followed_at_once(
     assert str(failed) == f"rank 1 on host {socket.gethostname()} was killed by SIGKILL"
 
 
+def test_the_peers_of_a_killed_rank_are_not_waited_for_where_they_hear_nothing(
+    tmp_path: Path, started: list[LocalGang]
+) -> None:
+    """As in a collective. torchrun would wait 30 s for them."""
+    gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="ignore SIGTERM"))
+    started.append(gang)
+    ranks = said(tmp_path, ranks=2)
+    os.kill(ranks[1]["pids"][0], signal.SIGKILL)
+
+    assert ended(gang) == 128 + signal.SIGKILL
+    assert "forcefully exiting" not in (tmp_path / "log.txt").read_text(), "torchrun lost its patience first"
+    failed = read_failed_rank(tmp_path)
+    assert failed and failed.rank == 1
+
+
 def test_the_agent_passes_a_signal_on_once_and_bears_all_others(tmp_path: Path, started: list[LocalGang]) -> None:
     gang = LocalLauncher().start(job_in(tmp_path, ranks=2, action="sleep"))
     started.append(gang)

@@ -217,7 +217,9 @@ def test_a_name_that_mlflow_refuses_is_a_configuration_error(world: World, base:
         register(request, world.tracking, world.root)
 
 
-def test_row_38_a_server_that_is_down_costs_nothing_but_a_second_try(world: World, base: BaseModel, tmp_path: Path) -> None:
+def test_row_38_a_server_that_is_down_costs_nothing_but_a_second_try(
+    world: World, base: BaseModel, tmp_path: Path
+) -> None:
     request = make_request(world, make_full(base, tmp_path / "model", 0), example=None)
     with (
         refusing_port() as port,

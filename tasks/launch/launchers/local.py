@@ -27,7 +27,7 @@ from tasks.launch.starting import start_process
 
 log = logging.getLogger(__name__)
 
-_LINGER_SECONDS = 2.0
+_LINGER_SECONDS = 1.0
 """How long ranks may outlive the agent: their guard looks twice a second."""
 
 
