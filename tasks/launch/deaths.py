@@ -15,7 +15,7 @@ from contextlib import suppress
 from tasks.launch.guard import kill_descendants
 
 _INTERVAL_SECONDS = 0.02
-_PEERS_SECONDS = 3.0
+_PEERS_SECONDS = 2.0
 """How long the peers of a rank that a signal ended get to end by themselves. One that failed has told them why."""
 
 
