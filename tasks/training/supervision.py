@@ -134,12 +134,18 @@ def _attempt(request: TrainRequest, job: GangJob, launcher: Launcher, watch: Wat
 
 
 def _is_asked_for(request: TrainRequest, job: GangJob) -> bool:
-    """The file holds the same request already, whichever attempt it names."""
+    """The file holds the same request already, whichever attempt it names and whoever made the tokens."""
     try:
         asked = TrainRequest.model_validate_json(job.request.read_bytes())
     except (OSError, ValidationError):
         return False
-    return asked.model_copy(update={"attempt": ""}) == request
+    return _lasting(asked) == _lasting(request)
+
+
+def _lasting(request: TrainRequest) -> TrainRequest:
+    """What another pipeline process would ask for as well: it finds the tokens that this one may have made."""
+    tokens = request.cell.tokens.model_copy(update={"cached": True, "made_by": ""})
+    return request.model_copy(update={"attempt": "", "cell": request.cell.model_copy(update={"tokens": tokens})})
 
 
 def _begin(request: TrainRequest, job: GangJob) -> None:

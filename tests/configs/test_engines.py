@@ -221,7 +221,8 @@ def yaml_of(folder: Path) -> dict[str, object]:
 
 def test_the_configuration_reaches_the_layout_of_every_cell(tmp_path: Path) -> None:
     from flows.parts import specs_of
+    from tasks.training.lineage import Resume
 
     changes = ["distributed.strategy=zero3", "distributed.ranks_per_node=2", "distributed.accelerator=cpu"]
-    specs = specs_of(load_experiment(written(tmp_path, SMALL), changes, {}))
+    specs = specs_of(load_experiment(written(tmp_path, SMALL), changes, {}), Resume())
     assert [spec.layout.zero_stage for spec in specs if spec.method["kind"] == "lora"] == [3]

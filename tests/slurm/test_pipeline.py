@@ -46,7 +46,7 @@ def test_a_killed_pipeline_goes_on_with_the_job_that_it_left_behind(
         cluster.command("scontrol", "suspend", job)  # it must not be done before the next one looks for it
         kill(process)
     with started(tmp_path, "run", "toy.yaml") as process:
-        wait_until(lambda: process.poll() is not None or is_watched(tmp_path))
+        wait_until(lambda: process.poll() is not None or is_watched(tmp_path), patience_seconds=400)
         cluster.command("scontrol", "resume", job)
         output, errors = process.communicate()
 

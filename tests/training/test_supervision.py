@@ -126,5 +126,8 @@ def test_a_gang_that_is_still_there_keeps_its_attempt_and_another_request_begins
 
     first = attempt_of(request_here)
     assert attempt_of(request_here) == first
+    found = request_here.cell.tokens.model_copy(update={"cached": True, "made_by": "an earlier run"})
+    again = request_here.cell.model_copy(update={"tokens": found})
+    assert attempt_of(request_here.model_copy(update={"cell": again})) == first
     relabelled = request_here.cell.model_copy(update={"label": "another"})
     assert attempt_of(request_here.model_copy(update={"cell": relabelled})) != first
