@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from tasks.artifacts import MANIFEST, verify
@@ -17,6 +16,8 @@ from tests.launch.worlds import wait_until
 CANARY = "canary-5f1d0b7e"
 SECRETS = {"HF_TOKEN": CANARY, "AWS_SECRET_ACCESS_KEY": CANARY, "MLFLOW_TRACKING_PASSWORD": CANARY}
 """What a pipeline's environment may hold, and nothing that it writes."""
+
+SERIES = ("train/loss", "train/grad_norm", "train/learning_rate", "train/eval_loss")
 
 
 class Outcome(NamedTuple):
@@ -98,17 +99,8 @@ def outcome_of(folder: Path) -> Outcome:
 
 
 def recorded_in(mlflow: MlflowClient) -> dict[str, list[tuple[int, float]]]:
-    """Name -> (step, value) of the training metrics in MLflow, of the run that trained the cell."""
+    """Name -> (step, value) of the training's series in MLflow, of the run that trained the cell to its end."""
     runs = runs_of(mlflow)
-    run = made_in(mlflow, cells_of(runs, parents_of(runs)[-1])["lora"])
-    names = [name for name in run.data.metrics if name.startswith("train/")]
-    return {
-        name: [(point.step, point.value) for point in mlflow.get_metric_history(run.info.run_id, name)]
-        for name in sorted(names)
-    }
-
-
-def made_in(mlflow: MlflowClient, run: Run) -> Run:
-    """The run itself, or the one to which it leads back."""
-    maker = run.data.tags.get("tuneline.cached_from")
-    return mlflow.get_run(maker) if maker else run
+    run = cells_of(runs, parents_of(runs)[-1])["lora"]
+    trained = run.data.tags.get("tuneline.made_by.train", run.info.run_id)
+    return {name: [(point.step, point.value) for point in mlflow.get_metric_history(trained, name)] for name in SERIES}

@@ -167,7 +167,8 @@ def test_whoever_dies_no_process_of_the_run_is_left(
         monkeypatch.delenv("PREFECT_API_URL")
         monkeypatch.delenv("PREFECT_HOME")
     write_world(tmp_path)
-    write_experiment(tmp_path, training=LONG, methods=ONE, distributed=TWO_RANKS)
+    steps = {"max_steps": 6} if victim == "child" else {}  # whoever evaluates needs the slot of those who train
+    write_experiment(tmp_path, training=LONG | steps, methods=ONE, distributed=TWO_RANKS)
     fault = {"TUNELINE_FAULT": "evaluate.batch:1:hang"} if victim == "child" else {}
     with started(tmp_path, "run", "toy.yaml", **fault) as process:
         if victim == "child":
@@ -187,7 +188,7 @@ def test_whoever_dies_no_process_of_the_run_is_left(
 
 
 def wait_until_evaluating(folder: Path, process: subprocess.Popen[str]) -> None:
-    """The base is evaluated first, side by side with the training; its child hangs at the fault that was asked for."""
+    """Whichever is evaluated first, its child hangs at the fault that was asked for."""
     boards = folder / "runs" / "reports" / "toy" / "progress"
 
     def evaluates() -> bool:
