@@ -6,7 +6,9 @@ import ast
 import hashlib
 import importlib.util
 import json
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 
 _CHUNK_BYTES = 1 << 20
+_PARSE_TRIES = 5
+_parsing = threading.Lock()
 
 
 def canonical_json(value: Any) -> str:
@@ -59,11 +63,23 @@ def code_digest(*modules: str) -> str:
     A reformatted file or a better docstring keeps the digest; a changed constant does not.
     """
     trees = {
-        str(name): ast.dump(_without_docstrings(ast.parse(source.read_text(encoding="utf-8"))))
+        str(name): ast.dump(_without_docstrings(_parsed(source.read_text(encoding="utf-8"))))
         for module in modules
         for name, source in _sources(module)
     }
     return digest_value(trees)
+
+
+def _parsed(text: str) -> ast.Module:
+    """Python 3.11 counts the depth of all threads' trees together, and takes a mismatch for an error (gh-106905).
+
+    Steps of a flow ask from several threads, so they ask one after another; a library may parse beside them still.
+    """
+    with _parsing:
+        for _ in range(_PARSE_TRIES - 1):
+            with suppress(SystemError):
+                return ast.parse(text)
+        return ast.parse(text)
 
 
 def _sources(module: str) -> list[tuple[str, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.foundation import digests
 from tasks.foundation.digests import (
     canonical_json,
     code_digest,
@@ -149,3 +151,20 @@ def test_versions_name_what_is_absent_too() -> None:
 
     assert versions["no-such-library"] == "absent"
     assert versions["pydantic"][0].isdigit()
+
+
+def test_a_tree_whose_parsing_another_thread_disturbed_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 says so with a SystemError (gh-106905); it was seen once in a flow with two cells."""
+    honest, disturbed = ast.parse, [SystemError("AST constructor recursion depth mismatch")] * 2
+
+    def parse(text: str) -> ast.Module:
+        if disturbed:
+            raise disturbed.pop()
+        return honest(text)
+
+    code_digest.cache_clear()
+    expected = code_digest("tasks.foundation.values")
+    code_digest.cache_clear()
+    monkeypatch.setattr(digests.ast, "parse", parse)
+    assert code_digest("tasks.foundation.values") == expected
+    assert not disturbed
