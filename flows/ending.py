@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from prefect.exceptions import TerminationSignal
 
-from flows.guarding import Terminated
+from flows.guarding import Terminated, give_up
 from flows.outcome import FlowOutcome, outcome_in
 from tasks.foundation.errors import DependencyError
 from tasks.foundation.values import Value
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from prefect import Flow, State
 
 log = logging.getLogger(__name__)
+
+_THREAD_SECONDS = 10.0
+"""How long Prefect's threads may take to end once the flow is cancelled: by then every rank of it is gone."""
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -44,6 +48,7 @@ def run_to_its_end(flow: Flow, experiment: str, overrides: list[str], options: M
     """
     returned: list[FlowOutcome] = []
     raised: list[BaseException] = []
+    patience: list[threading.Timer] = []
 
     @functools.wraps(flow.fn)
     def kept(*given: Any, **named: Any) -> State[FlowOutcome]:
@@ -51,6 +56,8 @@ def run_to_its_end(flow: Flow, experiment: str, overrides: list[str], options: M
             state = flow.fn(*given, **named)
         except BaseException as error:
             raised.append(error)
+            if not isinstance(error, Exception):
+                patience.append(_patience(_as_ours(error)))
             raise
         returned.append(state.data)
         return state
@@ -61,12 +68,27 @@ def run_to_its_end(flow: Flow, experiment: str, overrides: list[str], options: M
         state = watched(experiment, overrides, **options, return_state=True)
     except Exception as error:
         if raised:
-            raise (Terminated() if isinstance(raised[0], TerminationSignal) else raised[0]) from None
+            raise _as_ours(raised[0]) from None
         if not returned:
             raise _without_server(error) from error
         log.warning("Prefect does not know that the flow ended", exc_info=error)
         return Ending(outcome=returned[0], recorded=False)
+    finally:
+        for timer in patience:
+            timer.cancel()
     return Ending(outcome=outcome_in(state), recorded=True)
+
+
+def _patience(error: BaseException) -> threading.Timer:
+    """Prefect waits for its threads without end, and one of them may hang (in a file system, in a library)."""
+    timer = threading.Timer(_THREAD_SECONDS, give_up, [error])
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    return Terminated() if isinstance(error, TerminationSignal) else error
 
 
 def _without_server(error: Exception) -> Exception:

@@ -15,8 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import psutil
+from rich.console import Console
+
 from tasks.foundation.errors import CancelledRunError, InterruptedRunError, ResourceError, TunelineError, shortage
-from tasks.launch.guard import cancel_with_parent
+from tasks.launch.guard import cancel_with_parent, kill_descendants
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,18 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
+    os._exit(code)
+
+
+def give_up(error: BaseException) -> NoReturn:
+    """End this process and all that it started, from any thread, with the one line and the exit code of an error."""
+    stacks = "\n".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values())
+    log.error("some thread does not end; the stacks of all:\n%s", stacks)
+    with suppress(OSError):
+        Console().show_cursor()
+    code = _fail(error)
+    with suppress(psutil.Error):
+        kill_descendants()
     os._exit(code)
 
 

@@ -203,6 +203,7 @@ def test_a_pipeline_that_hangs_itself_can_be_cancelled_and_goes_on(tmp_path: Pat
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
     assert (process.returncode, len(errors.splitlines())) == (143, 1), errors
+    assert "in _hang" in next(folder.glob("runs/reports/*/log.txt")).read_text(), "where it hung"
     check_standing(folder)
     assert tuneline(folder, "run", "toy.yaml", **SECRETS).returncode == 0
     check_end(folder, undisturbed)
