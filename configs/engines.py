@@ -23,6 +23,7 @@ _WHERE = "distributed.strategy"
 _WITHOUT_DEEPSPEED = ("ddp", "fsdp2")
 _MAX_BYTES = 256 * 1024
 _AUTO = "auto"
+_OWN_ROWS = "every rank takes rows of its own"
 _NOT_OURS = {
     "optimizer": "training.optim and each method's rates decide",
     "scheduler": "training.lr_scheduler_type decides",
@@ -36,8 +37,51 @@ _NOT_OURS = {
     "tensorboard": "every run is recorded in MLflow, and no rank talks to a server",
     "wandb": "every run is recorded in MLflow, and no rank talks to a server",
     "comet": "every run is recorded in MLflow, and no rank talks to a server",
+    "checkpoint": "checkpoints are sealed as soon as they are written; training.save_steps decides when",
+    "activation_checkpointing": "training.gradient_checkpointing decides",
+    "tensor_parallel": _OWN_ROWS,
+    "sequence_parallel_size": _OWN_ROWS,
+    "pipeline": _OWN_ROWS,
+    "gradient_allreduce_op": "gradients are those of the mean over all answer tokens of a step",
+    "managed_gradient_accumulation": "training.gradient_accumulation_steps decides",
 }
 """Sections of a DeepSpeed configuration that would decide what the experiment decides, and why they are refused."""
+_SHARED_OUT = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping")
+_TAKEN = {
+    *_SHARED_OUT,
+    "aio",
+    "bf16",
+    "comms_logger",
+    "communication_data_type",
+    "csv_monitor",
+    "data_types",
+    "disable_allgather",
+    "disable_python_gc",
+    "dump_state",
+    "flops_profiler",
+    "fp16",
+    "gradient_predivide_factor",
+    "log_level",
+    "memory_breakdown",
+    "prescale_gradients",
+    "sparse_gradients",
+    "steps_per_print",
+    "timers",
+    "wall_clock_breakdown",
+    "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+    "zero_optimization",
+}
+"""What the experiment leaves open. DeepSpeed itself passes over a key that it does not know without a word."""
+_ONLY = {
+    "zero_force_ds_cpu_optimizer": (False, "training.optim decides"),
+    "zero_optimization.compute_grad_norm": (
+        True,
+        "the gradient's norm is recorded, and clipped to training.max_grad_norm",
+    ),
+    "zero_optimization.load_from_fp32_weights": (True, "a resumed run has to go on from the same weights"),
+}
+"""Key -> the one value that it may have, and why."""
 
 
 def strategies() -> tuple[str, ...]:
@@ -51,6 +95,7 @@ def deepspeed_of(
     """The configuration that `distributed.strategy` names; None for `ddp` and `fsdp2`.
 
     Batch sizes, precision and clipping come back as "auto" whatever the file says: it may only repeat the experiment.
+    An optimiser that is offloaded is the experiment's own, not one of DeepSpeed's in its place.
 
     Raises:
         ConfigError: no such strategy, no such file, not a DeepSpeed configuration, one that contradicts the
@@ -177,6 +222,14 @@ def _sections(config: dict[str, Any]) -> Iterator[_Contradiction]:
     for section, reason in _NOT_OURS.items():
         if section in config:
             yield section, f"is not read from here: {reason}", "Remove the section"
+    for key in sorted(config.keys() - _TAKEN - _NOT_OURS.keys()):
+        close = nearest(key, sorted(_TAKEN))
+        yield key, "is no key that training passes on to DeepSpeed", f"Did you mean {close}?" if close else "Remove it"
+    for key, (only, reason) in _ONLY.items():
+        section, _, name = key.rpartition(".")
+        got = (config.get(section, {}) if section else config).get(name, only)
+        if got is not only:
+            yield key, f"{shown(got)} does not fit: {reason}", f"Write {shown(only)}, or remove it"
 
 
 def _repetitions(config: dict[str, Any], distributed: Launcher, training: TrainingSettings) -> Iterator[_Contradiction]:
@@ -207,6 +260,7 @@ def _precisions(config: dict[str, Any], ours: str) -> Iterator[_Contradiction]:
 
 
 def _left_open(config: dict[str, Any]) -> dict[str, Any]:
-    keys = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size", "gradient_clipping")
     precision = {key: {**config.get(key, {}), "enabled": _AUTO} for key in ("bf16", "fp16")}
-    return {**dict.fromkeys(keys, _AUTO), **precision}
+    offloads = "offload_optimizer" in config.get("zero_optimization", {})
+    own = {"zero_force_ds_cpu_optimizer": False} if offloads else {}  # by itself it would take another optimiser
+    return {**dict.fromkeys(_SHARED_OUT, _AUTO), **precision, **own}

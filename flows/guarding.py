@@ -27,6 +27,8 @@ INTERNAL_ERROR = 1
 _GO_ON = "What is done is kept, checkpoints too; run it again to go on from there"
 _HURRY_SECONDS = 4.0
 """How long a flow without a worker gets to save and to close its runs."""
+_TIDYING_SECONDS = 10.0
+"""How long libraries get to tidy up after everything of ours is closed."""
 _TIDYING = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
@@ -47,8 +49,14 @@ def run_guarded(command: Callable[[], object]) -> int:
 def leave(code: int) -> NoReturn:
     """End at once. Everything of ours is closed by now; what libraries left running must not hold up the end.
 
-    Prefect's threads would try for minutes to bring their events to a server that is gone.
+    Prefect's threads would try for minutes to bring their events to a server that is gone, and a child that hangs in a
+    driver would be waited for without end.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # it is ending; another Ctrl-C would only break that off
+        signal.signal(number, signal.SIG_IGN)
+    patience = threading.Timer(_TIDYING_SECONDS, os._exit, [code])
+    patience.daemon = True
+    patience.start()
     with suppress(Exception):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

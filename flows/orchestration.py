@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +68,14 @@ class OwnServer:
         )
 
     def stop(self) -> None:
-        """End it, in order if it can."""
+        """End it, in order if it can; one that the system does not let go of is not waited for."""
         self.process.terminate()
         try:
             self.process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_STOP_SECONDS)
 
 
 def configure_prefect(home: Path) -> None:

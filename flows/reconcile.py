@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect import Flow, flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas import FlowRun, State
@@ -77,6 +78,8 @@ def close_runs(here: Workspace, tracking: TrackingSettings, *, all_hosts: bool) 
 
 def note_flow_run() -> None:
     """Note that this process runs the current flow run, until `forget_flow_run`, or the process ends."""
+    if flow_run.id is None:  # the flow's function was called by itself: Prefect knows of no run
+        return
     note = _note_of(workspace(), flow_run.id)
     if not owned_here(note):  # otherwise Prefect tries it again
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +102,8 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
 def close_flow_runs(here: Workspace, *, all_hosts: bool = False) -> list[str]:
     """Tell Prefect's server of every flow run whose process is dead; returns their names.
 
-    One that the server does not know belongs to another server, and is left for that.
+    One that the server does not know belongs to another server, and is left for that; one that it cannot speak of now
+    is left for the next time.
     """
     closed: list[str] = []
     notes = sorted(here.flow_runs.glob("*.owner"))
@@ -112,6 +116,9 @@ def close_flow_runs(here: Workspace, *, all_hosts: bool = False) -> list[str]:
                     name = _close(client, UUID(note.stem)) if ours else None
             except ObjectNotFound:
                 log.warning("Prefect's server does not know flow run %s; PREFECT_API_URL may name another", note.stem)
+                continue
+            except httpx.HTTPError as error:
+                log.warning("flow run %s cannot be closed now: %s", note.stem, error)
                 continue
             closed += [name] if name else []
     return closed

@@ -7,7 +7,7 @@ from prefect.client.schemas import State
 
 from tasks.artifacts import Artifact
 from tasks.launch import Launcher
-from tasks.records import Series, record_micro_batch, record_training
+from tasks.records import Series, record_micro_batch, record_restarts, record_training
 from tasks.states import finished
 from tasks.training.retry import train_fitting
 from tasks.training.run import clean_up, read_trained, request_for, untrained
@@ -48,9 +48,12 @@ def _attempt(cell: Cell, launcher: Launcher, place: Place, reporter: Reporter, s
         lambda seen: reporter.progress(seen.step, seen.total_steps, seen.loss, seen.seconds_left),
         reporter.note,
     )
-    return place.workspace.store.make(
-        "train",
-        cell.fingerprint,
-        lambda folder: run_worker(request_for(cell, work, folder), launcher, reporter.devices, watch),
-        made_by=place.run.key,
-    )
+    try:
+        return place.workspace.store.make(
+            "train",
+            cell.fingerprint,
+            lambda folder: run_worker(request_for(cell, work, folder), launcher, reporter.devices, watch),
+            made_by=place.run.key,
+        )
+    finally:
+        record_restarts(watch.restarts, place.run)

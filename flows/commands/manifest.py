@@ -18,6 +18,7 @@ from tasks.foundation.errors import ConfigError
 from tasks.launch.kubernetes import ManifestSettings, manifests
 from tasks.launch.launchers.local import LocalLauncher
 from tasks.launch.launchers.pods import PodsLauncher
+from tasks.tracking import redact
 
 _NAME_LENGTH = 40
 _OPTIONS = {"secrets": "secret"}
@@ -42,15 +43,25 @@ def manifest_text(path: Path, overrides: Sequence[str], options: Mapping[str, An
     """YAML of all objects; the experiment's file and the overrides are inside.
 
     Raises:
-        ConfigError: the experiment, an override or an option is wrong, or the experiment's launcher is not one for
-            pods.
+        ConfigError: the experiment, an override or an option is wrong, one of them holds a password, or the
+            experiment's launcher is not one for pods.
     """
     refuse_secrets(overrides)
     experiment = load_experiment(path, overrides)
     text = path.read_text(encoding="utf-8-sig")
+    _refuse_passwords(path, text)
     known = {"file": f"{name_from(path)}.yaml", "experiment": text, "overrides": tuple(overrides)}
     settings = _settings(experiment, known | dict(options))
     return yaml.dump_all(manifests(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _refuse_passwords(path: Path, text: str) -> None:
+    """The text becomes a ConfigMap, which everybody in the namespace may read."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if redact(line) != line:
+            fix = "Leave it out of the URI, and name a Secret with --secret that holds MLFLOW_TRACKING_USERNAME and "
+            fix += "MLFLOW_TRACKING_PASSWORD"
+            raise ConfigError("a password in the file would be in the manifest", where=f"{path}:{number}", fix=fix)
 
 
 def _settings(experiment: Experiment, options: dict[str, Any]) -> ManifestSettings:

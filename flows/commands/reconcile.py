@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 
@@ -10,23 +11,47 @@ from rich.console import Console
 from configs.experiment import Paths
 from flows.guarding import log_to
 from flows.orchestration import configure_prefect, prefect_server, wait_for_server
+from tasks.foundation.errors import ConfigError, ErrorRecord
+from tasks.launch.logs import cap
 from tasks.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+NOTHING = "Nothing was left open."
 
 
 def reconcile_runs(uri: str | None, every: float | None, console: Console, *, all_hosts: bool) -> None:
-    """Close what dead processes left open and say what that was; once, or again and again until Ctrl-C."""
+    """Close what dead processes left open and say what that was; once, or again and again until Ctrl-C.
+
+    Raises:
+        ConfigError: a setting is wrong. What passes by (a server that is away, a full disk) ends a single look only:
+            one of many says it and looks again.
+    """
     here = Workspace(runs=Paths.from_environment(os.environ).runs.absolute())
-    log_to(here.runs / "reconcile.log")
+    log_file = here.runs / "reconcile.log"
+    log_to(log_file)
     configure_prefect(here.prefect)
+    if every is None:
+        _say(close_left_open(here, uri, all_hosts=all_hosts) or [NOTHING], console)
+        return
     while True:
-        close_left_open(here, uri, console, all_hosts=all_hosts)
-        if every is None:
-            return
+        _say(_patiently(here, uri, all_hosts=all_hosts), console)
+        cap(log_file)
         time.sleep(every)
 
 
-def close_left_open(here: Workspace, uri: str | None, console: Console, *, all_hosts: bool) -> None:
-    """One pass. A Prefect server of our own is started only where there may be something to tell it."""
+def _patiently(here: Workspace, uri: str | None, *, all_hosts: bool) -> list[str]:
+    try:
+        return close_left_open(here, uri, all_hosts=all_hosts)
+    except ConfigError:
+        raise
+    except Exception as error:  # the outermost frame of a loop that is there for the time after outages
+        log.error("this look failed: %r", error, exc_info=error)
+        return [f"Not this time: {ErrorRecord.of(error).error()}"]
+
+
+def close_left_open(here: Workspace, uri: str | None, *, all_hosts: bool) -> list[str]:
+    """One look; what there is to say of it. A Prefect server of our own is started only where it may be needed."""
     from flows.reconcile import close_flow_runs, close_runs, tracking_of
 
     closed, unsent = close_runs(here, tracking_of(uri), all_hosts=all_hosts)
@@ -39,5 +64,9 @@ def close_left_open(here: Workspace, uri: str | None, console: Console, *, all_h
     lines += [f"Prefect: closed {name}" for name in flow_runs]
     if unsent:
         lines.append(f"MLflow did not take {unsent} events yet; they are kept and sent at the next start.")
-    for line in lines or ["Nothing was left open."]:
+    return lines
+
+
+def _say(lines: list[str], console: Console) -> None:
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -112,7 +112,8 @@ class _Fault:
 
     def __init__(self, text: str) -> None:
         self.site, passage, self.action, self._rank = [*text.split(":"), "", "", "", ""][:4]
-        if not (self.site in SITES and passage.isdecimal() and self.action in {*ACTIONS, _POISON}):
+        whole = passage.isdecimal() and (self._rank or "0").isdecimal()
+        if not (whole and self.site in SITES and self.action in {*ACTIONS, _POISON}):
             raise ConfigError(
                 f"{text} is no fault",
                 where=VARIABLE,

@@ -36,7 +36,7 @@ OnProgress = Callable[[int, int, float | None], None]
 """Called with units done, units in all, and a loss where there is one."""
 
 _END_SECONDS = 5.0
-"""How long an idle child may take to end by itself."""
+"""How long an idle child may take to end by itself, and a killed one to be cleared away."""
 _LOOK_SECONDS = 0.5
 """How often a silent child is looked at."""
 _DUMP_SECONDS = 1.0
@@ -172,9 +172,14 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, with the processes that it started; those are found also where it is dead already."""
+        """End it at once, with the processes that it started; those are found also where it is dead already.
+
+        One that waits in a driver or a file system cannot be killed before that lets go of it: it is not waited for.
+        """
         self._process.kill()
-        self._process.join()
+        self._process.join(_END_SECONDS)
+        if self._process.is_alive():
+            log.warning("pid %s got SIGKILL and is still there: the system does not let go of it", self._process.pid)
         sweep(GANG, self._mark)
 
 

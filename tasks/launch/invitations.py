@@ -1,7 +1,7 @@
 """How the pods of a Job find each other's gangs: small files in a shared folder, each written once and atomically.
 
-`<id>.json` invites to a gang and is there as long as the gang is wanted. Beside it lie `<id>.<pod>.joined` and
-`<id>.<pod>.ended`, by which a pod answers, and `<id>.<pod>.stacks`, by which it is asked for the stacks of its ranks.
+`<id>.json` invites to a gang and is there as long as the gang is wanted. Beside it lie `<id>.<pod>.joined`, `….ended`
+and `….failed`, by which a pod answers, and `<id>.<pod>.stacks`, by which it is asked for the stacks of its ranks.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ POD_ADDRESS = "TUNELINE_POD_ADDRESS"
 """A name of the first pod that all pods resolve, in the first pod only."""
 POD_IP = "TUNELINE_POD_IP"
 """Of each pod."""
+
+
+_JOIN_SECONDS = 86_400
+"""How long agents wait for each other: a pod may be pending for as long as a cluster is full, as a job in a queue."""
 
 
 class Invitation(Value):
@@ -52,7 +56,7 @@ def meeting(invitation: Invitation, own_ip: str, *, is_host: bool) -> list[str]:
         "--rdzv-backend=c10d",
         f"--rdzv-endpoint={invitation.endpoint}",
         f"--rdzv-id={invitation.id}",
-        f"--rdzv-conf=is_host={'true' if is_host else 'false'}",
+        f"--rdzv-conf=is_host={'true' if is_host else 'false'},join_timeout={_JOIN_SECONDS}",
         f"--local-addr={own_ip}",
     ]
 
@@ -71,10 +75,14 @@ class Exchange:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def invite(self, invitation: Invitation) -> None:
-        """Publish it, and withdraw those of a pipeline that ran here before and broke off."""
+        """Publish it, withdraw those of a pipeline that ran here before and broke off, and clear old answers away."""
         for earlier in self.invitations():
             if earlier.owner != invitation.owner:
                 self.withdraw(earlier.id)
+        for last_word in self.folder.glob("*.ended"):
+            if not self.stands(last_word.name.partition(".")[0]):
+                for word in ("joined", "failed", "ended"):
+                    last_word.with_suffix(f".{word}").unlink(missing_ok=True)
         write_durably(self._path(invitation.id), invitation.model_dump_json())
 
     def invitations(self) -> Iterator[Invitation]:
@@ -99,6 +107,10 @@ class Exchange:
 
     def ended(self, gang: str) -> set[str]:
         return self._pods(gang, "ended")
+
+    def failed(self, gang: str) -> set[str]:
+        """Those whose ranks ended badly while the gang was still wanted."""
+        return self._pods(gang, "failed")
 
     def ask_for_stacks(self, gang: str) -> None:
         for pod in self.joined(gang):

@@ -13,6 +13,8 @@ from tasks.launch.launchers import StallSettings
 _WORK_SHARE = 0.01
 """Processor time, as a share of the limit, that counts as work. Threads that only wait take a hundredth of that."""
 _WORK_BYTES = 1 << 20
+_LONGEST_LOOK_SECONDS = 5.0
+"""A look that comes later than this after the one before says that we were asleep (Ctrl-Z), not that the child was."""
 
 PATIENCE = StallSettings()
 """The defaults."""
@@ -30,7 +32,8 @@ class Vigil:
         self._process = process
         self._stall = stall
         self._clock = clock
-        self._since = clock()
+        self._silent = 0.0
+        self._looked = clock()
         self._work = _work_of(process)
         self._reported = False
 
@@ -47,13 +50,15 @@ class Vigil:
     def reported(self) -> None:
         """The function has got on, by its own word."""
         self._reported = True
-        self._since = self._clock()
+        self._silent, self._looked = 0.0, self._clock()
 
     def is_over(self) -> bool:
-        """True when the last sign is longer ago than the limit."""
+        """True when the last sign is longer ago than the limit; to be asked again and again."""
+        before, self._looked = self._looked, self._clock()
+        self._silent += min(self._looked - before, _LONGEST_LOOK_SECONDS)
         if not self._reported and self._has_worked():
-            self._since = self._clock()
-        return self._clock() - self._since > self.limit_seconds
+            self._silent = 0.0
+        return self._silent > self.limit_seconds
 
     def _has_worked(self) -> bool:
         seconds, size = _work_of(self._process)
@@ -64,12 +69,12 @@ class Vigil:
 
 
 def _work_of(process: psutil.Process) -> tuple[float, int]:
-    """Processor seconds, and bytes read and written, of a process and those below it that live."""
+    """Processor seconds, and bytes read and written, of a process and those below it, the ended ones included."""
     seconds, size = 0.0, 0
     with suppress(psutil.Error):
         for each in (process, *process.children(recursive=True)):
             times = each.cpu_times()
-            seconds += times.user + times.system
+            seconds += times.user + times.system + times.children_user + times.children_system
             if hasattr(each, "io_counters"):  # macOS tells nobody
                 counters = each.io_counters()
                 size += int(counters.read_chars + counters.write_chars)

@@ -1,6 +1,6 @@
 """What each step writes into its MLflow run, so that runs of all methods have the same flat rows."""
 
-from tasks.records.cells import record_merge, record_micro_batch, record_scores, record_training
+from tasks.records.cells import record_merge, record_micro_batch, record_restarts, record_scores, record_training
 from tasks.records.lines import Series, metric_points
 from tasks.records.opening import Context, context, describe_cell, describe_run
 from tasks.records.outcomes import CellOutcome, comparison_rows, lead_back
@@ -20,6 +20,7 @@ __all__ = [
     "record_data",
     "record_merge",
     "record_micro_batch",
+    "record_restarts",
     "record_scores",
     "record_tokens",
     "record_training",

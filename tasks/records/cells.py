@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tasks.evaluation.values import EvaluatedCell
 from tasks.merging.values import MergedCell
 from tasks.records.origin import origin_tags
@@ -22,6 +24,12 @@ def record_micro_batch(cell: Cell, reason: str, ref: RunRef) -> None:
             "tuneline.micro_batch_reason": reason,
         }
     )
+
+
+def record_restarts(reasons: Sequence[str], ref: RunRef) -> None:
+    """How often the gang started again by itself after a death or a hang, and why it did so last."""
+    if reasons:
+        Run(ref).set_tags({"tuneline.restarts": str(len(reasons)), "tuneline.restart_reason": reasons[-1]})
 
 
 def record_training(trained: TrainedCell, ref: RunRef) -> None:
@@ -45,7 +53,8 @@ def record_training(trained: TrainedCell, ref: RunRef) -> None:
     if result.eval_loss is not None:
         values["train/final_eval_loss"] = result.eval_loss
     run.log_metrics(values, result.steps)
-    run.set_tags({"tuneline.weights_sha256": result.weights_digest} | origin_tags(trained.artifact, ref))
+    began = {} if cost.resumed_from_step is None else {"tuneline.resumed_from_step": str(cost.resumed_from_step)}
+    run.set_tags({"tuneline.weights_sha256": result.weights_digest} | began | origin_tags(trained.artifact, ref))
     if trained.candidate.holds == "adapter" and trained.candidate.weights:
         for path in sorted(trained.candidate.weights.iterdir()):
             run.log_artifact(path, "adapter")

@@ -14,6 +14,7 @@ from tasks.foundation.values import Value
 from tasks.registry.lineage import code_state
 from tasks.registry.values import CodeState
 from tasks.tracking import Run, RunRef
+from tasks.training.engines import engine_name
 from tasks.training.values import Cell
 
 
@@ -61,6 +62,10 @@ def describe_cell(cell: Cell, ref: RunRef, shared: Context) -> None:
             "tuneline.base_digest": cell.base.digest,
         }
     )
+    if cell.trains:
+        layout = cell.layout
+        gang = {"engine": engine_name(layout), "world_size": layout.ranks, "nodes": layout.nodes}
+        run.set_tags({f"tuneline.{name}": str(value) for name, value in gang.items()})
     if cell.adopted:
         run.set_tags(
             {

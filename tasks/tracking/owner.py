@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from tasks.foundation.errors import ConflictError
 from tasks.launch.ownership import owner_named, this_process
 from tasks.tracking.events import RunCreated, RunFinished
 from tasks.tracking.journal import Entry, append, beside, read_entries
@@ -28,6 +29,8 @@ from tasks.tracking.values import RunRef
 log = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 22
+_GLANCE_SECONDS = 60.0
+"""How long a reconcile in another process may look at an owner file: it asks Prefect's server meanwhile."""
 _NAME_BYTES = 1024
 
 _held: dict[Path, int] = {}
@@ -36,16 +39,28 @@ _guard = threading.Lock()
 
 
 def hold(journal: Path) -> None:
-    """Own the run that this process is about to create, until its end is written or the process dies."""
+    """Own the run that this process is about to create, until its end is written or the process dies.
+
+    Raises:
+        ConflictError: another living process owns it: an orchestrator has started one flow run twice.
+    """
     _watch_forks()
     path = _owner_file(journal)
+    deadline = time.monotonic() + _GLANCE_SECONDS
     with _guard:
-        handle = _lock(path)
-        while handle is None:  # a reconcile in another process looks at the file for a moment
+        while (handle := _lock(path)) is None:  # a reconcile in another process looks at the file for a moment
+            if time.monotonic() > deadline:
+                raise _owned_by_another(path)
             time.sleep(0.001)
-            handle = _lock(path)
         os.pwrite(handle, str(this_process()).encode(), 0)
         _held[path] = handle
+
+
+def _owned_by_another(path: Path) -> ConflictError:
+    owner = owner_named(path.read_bytes().decode("utf-8", "replace"))
+    whom = f"pid {owner.pid} on {owner.host}" if owner else "another process"
+    fix = "Wait for it, or end it; what it has done by then is found again"
+    return ConflictError(f"{whom} runs this very run already", where=str(path), fix=fix)
 
 
 def release(journal: Path) -> None:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+from tasks.foundation.errors import shortage
 from tasks.tracking.cursor import Cursor, read_cursor, run_id_of, write_cursor
 from tasks.tracking.delivery import Delivery
 from tasks.tracking.journal import count_lines, journals
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
+_DISK_FULL = "disk is full"
+"""What SQLite says of it."""
 
 
 class Shipper:
@@ -59,6 +62,8 @@ class Shipper:
         self._wake = threading.Event()
         self._turn = threading.Condition()
         self._outage_began: float | None = None
+        self._no_room = False
+        """The last attempt found a disk full, the spool's (what was sent cannot be noted) or that of a database."""
         self._failures: Counter[Path] = Counter()
         self._sent_to: dict[Path, int] = {}
         self.unsent = 0
@@ -92,9 +97,15 @@ class Shipper:
         return self._given_sink or _mlflow_sink(self._uri, self._artifact_root)
 
     def flush(self, seconds: float) -> int:
-        """Wait until everything written so far is sent, at most `seconds`; returns the number of events left."""
+        """Wait until everything written so far is sent, at most `seconds`; returns the number of events left.
+
+        On a full disk nothing is waited for: no server can help.
+        """
         end = time.monotonic() + seconds
+        self._no_room = False
         while (left := self._left()) and (remaining := end - time.monotonic()) > 0 and self._thread.is_alive():
+            if self._no_room:
+                break
             with self._turn:
                 self._wake.set()
                 self._turn.wait(min(remaining, _POLL_SECONDS))
@@ -155,9 +166,11 @@ class Shipper:
                     pass
         except UnavailableError as error:
             self._note_outage(str(error))
+            self._no_room = _DISK_FULL in str(error)
             return False
-        except Exception:  # the thread's outermost frame: nothing may end it in silence
+        except Exception as error:  # the thread's outermost frame: nothing may end it in silence
             log.exception("the tracking shipper failed and will try again")
+            self._no_room = shortage(error) is not None
             return False
         self._note_recovery()
         return True

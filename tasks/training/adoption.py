@@ -7,6 +7,7 @@ random states from seed and step, and the loss since the last logged step as the
 from __future__ import annotations
 
 import json
+import logging
 import random
 import shutil
 from pathlib import Path
@@ -18,12 +19,16 @@ from tasks.foundation.errors import ConflictError, IntegrityError
 from tasks.training.checkpoints import IDENTITY, Checkpoints
 from tasks.training.values import Adoption, TrainRequest
 
+log = logging.getLogger(__name__)
+
 _OF_ONE_RANK = ("rng_state*.pth", "loss_*.json")
 _METRICS = "metrics.jsonl"
 
 
 def take_over(request: TrainRequest) -> None:
-    """Fill the checkpoints of a cell that goes on from another attempt; does nothing where it has some already.
+    """Fill the checkpoints of a cell that goes on from another attempt; does nothing where it has gone as far itself.
+
+    The one to go on from is copied last: a copy that was broken off is made again.
 
     Raises:
         ConflictError: the other attempt is still being trained.
@@ -31,7 +36,7 @@ def take_over(request: TrainRequest) -> None:
     """
     adopted = request.cell.adopted
     mine = Checkpoints(request.work / "checkpoints", request.identity)
-    if adopted is None or mine.steps():
+    if adopted is None or any(step >= adopted.step for step in mine.steps()):
         return
     try:
         with FileLock(adopted.work / "lock", timeout=0):
@@ -49,9 +54,17 @@ def _copy(adopted: Adoption, mine: Checkpoints, request: TrainRequest) -> None:
     if (adopted.work / _METRICS).exists():
         shutil.copyfile(adopted.work / _METRICS, request.work / _METRICS)
     for step in theirs.steps():  # the older ones too: the best evaluation may be among them
-        if step <= adopted.step:
-            _cut(theirs.intact(step), mine.staging(step), request)
-            mine.commit(step)
+        if step > adopted.step:
+            continue
+        try:
+            source = theirs.intact(step)
+        except IntegrityError as error:
+            if step == adopted.step:
+                raise
+            log.warning("checkpoint of step %d is damaged (%s); it is left behind", step, error)
+            continue
+        _cut(source, mine.staging(step), request)
+        mine.commit(step)
 
 
 def _cut(source: Path, target: Path, request: TrainRequest) -> None:

@@ -119,4 +119,16 @@ def _join_deepspeed(layout: Layout) -> None:
         )
     if layout.device == "cpu":  # ranks talk over gloo; kernels of its own for that would be compiled now, for minutes
         deepspeed.ops.__compatible_ops__ = {}
+    _refuse_unknown_keys(layout)
     deepspeed.init_distributed()
+
+
+def _refuse_unknown_keys(layout: Layout) -> None:
+    """DeepSpeed itself would refuse them too, but in words of its own and with the model in memory."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    fields = DeepSpeedZeroConfig.model_fields
+    known = fields.keys() | {field.alias for field in fields.values()}
+    for key in sorted((layout.deepspeed or {}).get("zero_optimization", {}).keys() - known):
+        fix = "Correct or remove it in the file that distributed.strategy names"
+        raise ConfigError("is no key that DeepSpeed knows", where=f"zero_optimization.{key}", fix=fix)

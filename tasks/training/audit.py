@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tasks.foundation.errors import ModelError
-from tasks.training.shards import is_held, local_part, named_anywhere
+from tasks.training.shards import is_held, is_of_deepspeed, local_part, named_anywhere, unlinked_masters
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +47,17 @@ class ParameterAudit(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if not self._before:
             return
-        moving = [group for group in given["optimizer"].param_groups if group["lr"] > 0]
+        optimizer = given["optimizer"]
+        moving = [group for group in optimizer.param_groups if group["lr"] > 0]
         held = {id(parameter) for group in moving for parameter in group["params"]}
+        gone = is_of_deepspeed(optimizer)  # it has stepped already, and no gradient is left to be seen
+        if gone and moving:
+            held |= unlinked_masters(optimizer.optimizer).keys()
         for name, parameter in self._model.named_parameters():
             gradient = parameter.grad
             if parameter.requires_grad and (gradient is None or bool(local_part(gradient).any())):
                 self._touched.add(name)
-                if (gradient is not None and id(parameter) in held) or (moving and is_held(parameter)):
+                if ((gradient is not None or gone) and id(parameter) in held) or (moving and is_held(parameter)):
                     self._updated.add(name)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:

@@ -5,6 +5,7 @@ Light: experiments are checked with it.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 
@@ -12,6 +13,11 @@ from tasks.foundation.errors import ConfigError
 from tasks.launch.layout import Layout
 from tasks.methods import Method
 from tasks.training.settings import TrainingSettings
+
+log = logging.getLogger(__name__)
+
+_OF_ACCELERATE = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")
+"""How the names of its variables begin, which `accelerate launch` sets for its own."""
 
 ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3", "fsdp2")
 """By the names that `MethodInfo.refuses` and the documentation use; offloading changes none of this."""
@@ -80,6 +86,12 @@ def resolve_precision(training: TrainingSettings, layout: Layout) -> TrainingSet
 
 
 def prepare_environment(layout: Layout) -> None:
-    """Before torch and DeepSpeed are imported: a rank that computes on the CPU sees no accelerator at all."""
+    """Before torch and DeepSpeed are imported: a rank that computes on the CPU sees no accelerator at all.
+
+    What accelerate would read from the environment goes: it would win over `training.precision` and the engine.
+    """
+    for name in sorted(name for name in os.environ if name.startswith(_OF_ACCELERATE)):
+        log.warning("%s is set in the environment and not heeded: the experiment decides", name)
+        del os.environ[name]
     if layout.device == "cpu":
         os.environ |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}

@@ -62,6 +62,7 @@ class HangWatch:
         self._limits = limits
         self._clock = clock
         self._beats: dict[int, Beat | None] = dict.fromkeys(range(ranks))
+        self._before_the_queue: dict[int, Beat | None] = {}
         self._seconds = dict.fromkeys(range(ranks), 0.0)
         self._looked = clock()
 
@@ -78,7 +79,9 @@ class HangWatch:
         self._looked = self._clock()
         now = {beat.rank: beat for beat in read_beats(self._work)}
         before, self._beats = self._beats, {rank: now.get(rank, beat) for rank, beat in self._beats.items()}
-        phases: dict[int, Phase] = {rank: beat.phase if beat else "loading" for rank, beat in self._beats.items()}
+        if waiting:
+            self._before_the_queue = dict(self._beats)
+        phases = {rank: self._phase(rank) for rank in self._beats}
         all_ended = set(phases.values()) == {"ended"}
         for rank, phase in phases.items():
             needed_no_more = phase == "ended" and not all_ended  # the others have limits of their own
@@ -86,12 +89,22 @@ class HangWatch:
             self._seconds[rank] = self._seconds[rank] + passed if silent else 0.0
         return self._verdict(phases)
 
+    def _phase(self, rank: int) -> Phase:
+        """What the rank does. One that has given no sign since the gang waited in a queue is starting once more."""
+        beat = self._beats[rank]
+        return "loading" if beat is None or beat == self._before_the_queue.get(rank) else beat.phase
+
     def _verdict(self, phases: dict[int, Phase]) -> Stall | None:
         for rank, phase in phases.items():
-            limit = float(getattr(self._limits, "finishing" if phase == "ended" else phase))
+            limit = float(getattr(self._limits, _setting(phase)))
             if self._seconds[rank] > limit:
                 return Stall(beats=dict(self._beats), seconds=dict(self._seconds), phase=phase, limit=limit)
         return None
+
+
+def _setting(phase: Phase) -> str:
+    """Which of the limits holds."""
+    return "finishing" if phase == "ended" else phase
 
 
 def hang_error(stall: Stall, gang: Gang, work: Path, newest: int | None) -> HangError:
@@ -109,7 +122,8 @@ def hang_error(stall: Stall, gang: Gang, work: Path, newest: int | None) -> Hang
     return HangError(
         f"no progress for {stall.seconds[behind[0]]:.0f} s while {stall.phase} ({stall.limit:g} s are allowed): {said}",
         where=str(path),
-        fix=f"The stacks of all ranks are at the end of this log; run it again to {left}",
+        fix=f"The stacks of all ranks are at the end of this log; run it again to {left}. "
+        f"Should it only take its time, raise distributed.stall_seconds.{_setting(stall.phase)}",
     )
 
 

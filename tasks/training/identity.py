@@ -26,6 +26,7 @@ _CODE = (
     "tasks.data.collate",
     "tasks.methods._targets",
     "tasks.models.loading",
+    "tasks.training.adoption",
     "tasks.training.arguments",
     "tasks.training.content",
     "tasks.training.determinism",

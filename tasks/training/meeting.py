@@ -13,7 +13,7 @@ import psutil
 import torch
 from torch import distributed
 
-from tasks.foundation.errors import DependencyError
+from tasks.foundation.errors import DependencyError, ResourceError
 from tasks.launch.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,13 @@ def meet(layout: Layout, seconds: float) -> None:
     Over NCCL on accelerators, over gloo on CPUs; `seconds` bounds every collective of the group from then on.
 
     Raises:
+        ResourceError: this rank has no accelerator where it must have one.
         DependencyError: the rendezvous or another rank cannot be reached, with address and interface.
     """
     if distributed.is_initialized() or "RANK" not in os.environ or (layout.ranks == 1 and layout.engine == "ddp"):
         return
     if layout.device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        take_accelerator()
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if layout.nodes > 1:
         check_announced_address(host)
@@ -54,6 +55,26 @@ def meet(layout: Layout, seconds: float) -> None:
         what = f"{_this_rank()} cannot join the others ({first_line})"
         raise DependencyError(what, where=f"rendezvous {host}:{port}", fix=_FIX) from error
     log.info("%s met %d others at %s:%d", _this_rank(), layout.ranks - 1, host, port)
+
+
+def take_accelerator() -> int:
+    """Make this rank's accelerator the current one; its number on this node.
+
+    Raises:
+        ResourceError: there is none, or it cannot be used.
+    """
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        what = f"local rank {index} has no accelerator: {count} are visible on {socket.gethostname()}"
+        fix = "Lower distributed.ranks_per_node, or set distributed.accelerator: cpu"
+        raise ResourceError(what, where="distributed", fix=fix)
+    try:
+        torch.cuda.set_device(index)
+    except RuntimeError as error:
+        first_line = str(error).partition("\n")[0]
+        what = f"accelerator {index} on {socket.gethostname()} cannot be used ({first_line})"
+        raise ResourceError(what, fix="`nvidia-smi` there says more") from error
+    return index
 
 
 def knock(host: str, port: int, seconds: float) -> None:

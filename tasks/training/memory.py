@@ -14,6 +14,7 @@ import psutil
 
 from tasks.foundation.errors import BatchTooLargeError, ResourceError, is_out_of_memory
 from tasks.launch.failure import read_failed_rank
+from tasks.launch.kills import Kills, control_groups, kills_so_far
 from tasks.launch.layout import Layout
 from tasks.methods import parse_method
 from tasks.training.engines import OPTIMIZER_REFUSES
@@ -77,22 +78,6 @@ def out_of_memory(error: Exception, request: TrainRequest) -> ResourceError | No
     spot += f", while {beat.phase}" if noted and beat and beat.phase != "training" else ""
     said = str(error).strip().partition("\n")[0] or type(error).__name__
     return _cause(f"{spot} ({said}); {_peak(request.cell.layout, rank)}", beat.phase if beat else "loading", request)
-
-
-class Kills(NamedTuple):
-    """Processes that the kernel killed for lack of memory so far; None where the system does not count them."""
-
-    here: int | None
-    """In this process' control group, in which the ranks that it starts are too."""
-    machine: int | None
-
-
-def kills_so_far() -> Kills:
-    """Read the kernel's counters: `memory.events` (cgroup v2), `memory.oom_control` (v1) and /proc/vmstat."""
-    names = ("memory.events", "memory.oom_control")
-    counts = [_count(group / name, "oom_kill") for group in _control_groups() for name in names]
-    known = [count for count in counts if count is not None]
-    return Kills(here=sum(known) if known else None, machine=_count(Path("/proc/vmstat"), "oom_kill"))
 
 
 def killed_for_memory(code: int, before: Kills, request: TrainRequest) -> ResourceError | None:
@@ -187,35 +172,11 @@ def _rss(who: int) -> int:
 def memory_limit_bytes() -> int:
     """The least of what the machine has, a control group allows, and `ulimit -v`."""
     limits = [psutil.virtual_memory().total]
-    for group in _control_groups():
+    for group in control_groups():
         for folder in (group, *group.parents):
             limits += [_number(folder / name) for name in ("memory.max", "memory.limit_in_bytes")]
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     return min(limit for limit in (*limits, address_space) if limit > 0)
-
-
-def _control_groups() -> list[Path]:
-    """Folders of this process' control groups that count memory; a container may show them at the root only."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
-            root = Path("/sys/fs/cgroup", controllers)
-            found += [folder for folder in (root / path.lstrip("/"), root) if (folder / "cgroup.procs").exists()][:1]
-    return found
-
-
-def _count(file: Path, name: str) -> int | None:
-    """The number after a name in a file of the kernel's with one pair per line; None where it is not there."""
-    try:
-        pairs = dict(line.split(maxsplit=1) for line in file.read_text(encoding="utf-8").splitlines())
-        return int(pairs[name])
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def _number(file: Path) -> int:

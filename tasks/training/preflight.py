@@ -20,6 +20,7 @@ from tasks.methods import parse_method
 from tasks.training.foresight import check_folders
 from tasks.training.identity import cell_facts
 from tasks.training.marks import check_base, check_tokens
+from tasks.training.meeting import take_accelerator
 from tasks.training.memory import memory_limit_bytes
 from tasks.training.values import Cell, TrainRequest
 
@@ -43,8 +44,9 @@ class RankReport(Value):
 def check_places(request: TrainRequest) -> None:
     """Compare every rank's place with the request; where anything differs, all ranks raise the same error.
 
-    Called when the ranks can talk to each other and before the base is loaded. On several nodes the code and the
-    libraries are compared too: on one they are those of the pipeline, which started the ranks from its own folder.
+    Called when the ranks can talk to each other and before the base is loaded. On several nodes, and on one that a
+    scheduler chose, the code and the libraries are compared too: otherwise they are those of the pipeline, which
+    started the ranks from its own folder.
 
     Raises:
         IntegrityError: another request, base, tokens or code on some node.
@@ -120,7 +122,7 @@ def _files(request: TrainRequest) -> Iterator[TunelineError]:
 def _software(request: TrainRequest) -> Iterator[TunelineError]:
     """The code and the libraries of this node, where it is not the pipeline's own."""
     cell = request.cell
-    if cell.layout.nodes == 1:
+    if cell.layout.nodes == 1 and "SLURM_JOB_ID" not in os.environ:
         return
     here = cell_facts(cell.base, cell.tokens, cell.method, cell.training, (cell.seed, cell.layout))
     if here["code"] != request.identity["code"]:
@@ -150,10 +152,10 @@ def _accelerator(cell: Cell) -> Iterator[TunelineError]:
     """The accelerator of this rank, with room for the base."""
     if cell.layout.device == "cpu":
         return
-    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if index >= count:
-        what = f"local rank {index} has no accelerator: {count} are visible"
-        yield ResourceError(what, fix="Lower distributed.ranks_per_node, or set distributed.accelerator: cpu")
+    try:
+        index = take_accelerator()
+    except ResourceError as error:
+        yield error
         return
     needed, (free, total) = _base_bytes(cell), torch.cuda.mem_get_info(index)
     if needed > free:

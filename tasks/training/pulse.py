@@ -55,10 +55,10 @@ class Pulse:
         self._path.touch()
         self._write()
 
-    def enter(self, phase: Phase) -> None:
-        """Another phase begins."""
+    def enter(self, phase: Phase, step: int | None = None) -> None:
+        """Another phase begins, or the same one anew after an optimiser step."""
         self._phase = phase
-        self._write()
+        self.beat(step)
 
     def beat(self, step: int | None = None) -> None:
         """A micro-step, a batch or a file is done."""

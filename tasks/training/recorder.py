@@ -6,7 +6,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -59,10 +59,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """What all steps took, those of earlier attempts included."""
         return self.earlier_seconds + sum(self._step_seconds)
 
-    def take_up(self, step: int, logging_steps: int, *, evaluated: bool = True) -> None:
-        """Go on after `step` of an earlier attempt; `evaluated`: its evaluation at this step is not made again."""
+    def take_up(self, history: Sequence[Mapping[str, float]], logging_steps: int) -> None:
+        """Go on after what an earlier attempt had logged when it saved: `log_history` of the checkpoint's state."""
         self._guard()
-        kept = self._metrics.cut_after(step, evaluated=evaluated)
+        now = int(time.time() * 1000)
+        logged = ((int(entry["step"]), _named(entry)) for entry in history)
+        past = [MetricLine(step=step, timestamp_ms=now, values=values) for step, values in logged if values]
+        kept = self._metrics.restore(past)
         self._earlier = [line.values[STEP_SECONDS] for line in kept if STEP_SECONDS in line.values]
         self._logging_steps = logging_steps
 
@@ -70,7 +73,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         if state.is_world_process_zero:
-            self.take_up(state.global_step, int(args.logging_steps))
+            self.take_up(state.log_history, int(args.logging_steps))
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self._step_started = time.perf_counter()
@@ -90,7 +93,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
-        values = {_NAMES[name]: float(value) for name, value in (logs or {}).items() if name in _NAMES}
+        values = _named(logs or {})
         if not values or not state.is_world_process_zero:
             return
         self._loss = values.get("train/loss", self._loss)
@@ -118,3 +121,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             if not self._unshown:
                 log.warning("the progress cannot be shown: %s", error)
             self._unshown += 1
+
+
+def _named(logs: Mapping[str, float]) -> dict[str, float]:
+    """What is recorded of some logged values, under our names and in their order."""
+    return {ours: float(logs[name]) for name, ours in _NAMES.items() if name in logs}

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from tasks.artifacts import write_durably
 from tasks.foundation.values import Value
+
+log = logging.getLogger(__name__)
 
 EVAL_LOSS = "train/eval_loss"
 STEP_SECONDS = "perf/step_seconds"
@@ -30,25 +37,38 @@ class Progress(Value):
 
 
 class MetricsFile:
-    """Append-only; after a resume it is cut back to the checkpoint's step, so that each step stands once."""
+    """Append-only; at a start it is made what it was at the checkpoint's step, so that each step stands once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut_after(self, step: int, *, evaluated: bool = True) -> list[MetricLine]:
-        """Drop the lines of later steps, and a line that a kill tore; what is left.
+    def restore(self, past: list[MetricLine]) -> list[MetricLine]:
+        """Hold these lines and no other, each of them as it was written where it still stands there; what it holds.
 
-        `evaluated`: False drops the evaluation at the step itself too, since it comes again.
+        Lines are not synced one by one, so a power cut takes the last of them, and no digest guards them: what the
+        checkpoint remembers decides.
         """
-        kept = [line for line in read_metrics(self.path) if line.step <= step]
-        if not evaluated:
-            kept = [line for line in kept if line.step < step or EVAL_LOSS not in line.values]
+        there = {_said(line): line for line in _readable(self.path)}
+        if lost := sum(_said(line) not in there for line in past):
+            log.warning("%d lines of %s were lost or damaged; taken from the checkpoint", lost, self.path.name)
+        kept = [there.get(_said(line), line) for line in past]
         write_durably(self.path, "".join(line.model_dump_json() + "\n" for line in kept))
         return kept
 
     def append(self, line: MetricLine) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json() + "\n")
+
+
+def _said(line: MetricLine) -> tuple[int, frozenset[tuple[str, float]]]:
+    """What a checkpoint remembers of a line too."""
+    return line.step, frozenset((name, value) for name, value in line.values.items() if name != STEP_SECONDS)
+
+
+def _readable(path: Path) -> Iterator[MetricLine]:
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        with suppress(ValidationError):
+            yield MetricLine.model_validate_json(line)
 
 
 def read_metrics(path: Path) -> list[MetricLine]:

@@ -156,8 +156,7 @@ def go_on(trainer: CellTrainer, recorder: Recorder, checkpoint: Path, patience: 
         return
     trainer.take_up(checkpoint)
     if trainer.is_world_process_zero():
-        evaluated = state.global_step in dict(evaluations(state))
-        recorder.take_up(state.global_step, int(trainer.args.logging_steps), evaluated=evaluated)
+        recorder.take_up(state.log_history, int(trainer.args.logging_steps))
 
 
 def finish(trainer: CellTrainer, request: TrainRequest, checkpoints: Checkpoints) -> TrainResult | None:

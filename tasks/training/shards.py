@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
 from torch import distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainingArguments
@@ -65,6 +66,11 @@ def is_held(parameter: nn.Parameter) -> bool:
     if sharing is not None:  # every parameter of the model knows it
         return sharing.get_param_id(parameter) in sharing.grad_position
     return hasattr(parameter, "_hp_mapping")
+
+
+def is_of_deepspeed(optimizer: Any) -> bool:
+    """True for what accelerate puts around DeepSpeed's optimiser, or around the plain one of ZeRO-0 in float32."""
+    return isinstance(optimizer, DeepSpeedOptimizerWrapper)
 
 
 def element_count(parameter: nn.Parameter) -> int:

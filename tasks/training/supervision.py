@@ -17,6 +17,7 @@ from tasks.foundation.faults import reach
 from tasks.launch import GangJob, Launcher
 from tasks.launch.failure import forget_failed_rank, read_failed_rank
 from tasks.launch.gangs import current_gangs
+from tasks.launch.kills import Kills, kills_so_far
 from tasks.launch.logs import cap
 from tasks.launch.protocol import Gang
 from tasks.training.checkpoints import Checkpoints
@@ -24,7 +25,7 @@ from tasks.training.failing import FAILURE, is_weak, read_failure
 from tasks.training.fence import new_attempt
 from tasks.training.foresight import unsaid_full_disk
 from tasks.training.hanging import HangWatch, hang_error
-from tasks.training.memory import Kills, killed_for_memory, kills_so_far
+from tasks.training.memory import killed_for_memory
 from tasks.training.pulse import forget_beats
 from tasks.training.recording import MetricLine, MetricsTail, Progress, read_progress
 from tasks.training.values import TrainRequest
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _GO_ON = "Run it again to go on from the last checkpoint"
 _POLL_SECONDS = 0.2
+_TERMINATED = (CancelledRunError.exit_code, -signal.SIGTERM)
+"""A launcher that gets SIGTERM while it still starts has no word to say."""
 _HUNG_GRACE_SECONDS = 2.0
 """A gang that hangs does not write a checkpoint any more."""
 
@@ -56,6 +59,8 @@ class Watch:
         self._passed: set[tuple[int, ...]] = set()
         self._progress: Progress | None = None
         self._note = ""
+        self.restarts: list[str] = []
+        """Why the worker started again, each time that it did."""
 
     def look(self) -> None:
         """Pass on what is new. Before the first progress the metrics are those of an earlier attempt, not yet cut."""
@@ -76,8 +81,9 @@ class Watch:
             self._note = text
             self._on_note(text)
 
-    def begin_again(self) -> None:
+    def begin_again(self, reason: str) -> None:
         """The worker starts again: it cuts its metrics back and repeats those after its checkpoint."""
+        self.restarts.append(reason)
         self._metrics = MetricsTail(self._work / "metrics.jsonl")
         self._progress = None
 
@@ -111,7 +117,7 @@ def supervise(request: TrainRequest, job: GangJob, launcher: Launcher, watch: Wa
                 raise
             log.warning("%s: %s; starting again (%d more times at most)", request.cell.label, error, left - 1)
             watch.note(f"started again: {error.what}")
-            watch.begin_again()
+            watch.begin_again(error.what)
         else:
             return
 
@@ -195,7 +201,7 @@ def cause_of(code: int, request: TrainRequest, kills: Kills) -> TunelineError:
     was_killed = failed is not None and failed.exit_code < 0 and failed.exit_code != -signal.SIGTERM
     if not was_killed and said and said.exit_code != RankError.exit_code:
         return said.error()
-    if not was_killed and code == CancelledRunError.exit_code:
+    if not was_killed and code in _TERMINATED:
         return CancelledRunError("the ranks were terminated", fix=_GO_ON)
     what = f"{failed}" if failed else f"a rank died (the gang ended with {code})"
     fix = f"The end of this log says more. {_GO_ON}"

@@ -82,7 +82,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
     def enter(self, phase: Phase) -> None:
         """Tell who watches for hangs what comes now."""
         if self.pulse is not None:
-            self.pulse.enter(phase)
+            self.pulse.enter(phase, self.state.global_step)
 
     def total_tokens(self) -> int:
         """Non-padding tokens of all ranks since step 0, earlier attempts included. All ranks must call it."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import traceback
 from pathlib import Path
 from types import FrameType
 
-from tasks.foundation.errors import CancelledRunError, ErrorRecord
+from pydantic import ValidationError
+
+from tasks.foundation.errors import CancelledRunError, ErrorRecord, IntegrityError
 from tasks.launch.guard import end_with_parent
 from tasks.training.engines import prepare_environment
 from tasks.training.failing import FAILURE, lost_peer, write_failure
@@ -32,22 +35,41 @@ def main(arguments: list[str]) -> int:
     end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     signal.signal(signal.SIGTERM, _end_at_once)  # until training begins, from where on it saves first
-    request = TrainRequest.model_validate_json(Path(arguments[0]).read_text(encoding="utf-8"))
-    rank = int(os.environ.get("RANK", "0"))
-    prepare_environment(request.cell.layout)
-    code = 0
+    path, rank = Path(arguments[0]), int(os.environ.get("RANK", "0"))
+    work, request, code = path.absolute().parent, None, 0
     try:
-        answer_with_stacks(request.work, rank)
+        request = _read(path)
+        work = request.work
+        prepare_environment(request.cell.layout)
+        answer_with_stacks(work, rank)
         if rank == 0:
             _begin(request)
         from tasks.training.session import train_cell
 
         train_cell(request)
-        say_ended(request.work, rank)
+        say_ended(work, rank)
     except Exception as error:  # the outermost frame of this process: recorded, then told by the exit code
-        code = _fail(error, request)
+        code = _fail(error, request, work)
     _let_go_of_output()
     return code
+
+
+def _read(path: Path) -> TrainRequest:
+    """The request, which lies on a folder that all nodes share.
+
+    Raises:
+        IntegrityError: this node cannot read it, or it holds something else.
+    """
+    where = f"{path} on {socket.gethostname()}"
+    try:
+        return TrainRequest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        fix = "Every node must see the runs folder under the same path: mount it there, or set TUNELINE_RUNS"
+        raise IntegrityError(f"the request cannot be read: {error.strerror}", where=where, fix=fix) from error
+    except ValidationError as error:
+        what = f"this is no request of this version of tuneline ({error.error_count()} errors, see the log)"
+        fix = "Install the same tuneline on every node, and run it again"
+        raise IntegrityError(what, where=where, fix=fix) from error
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
@@ -61,12 +83,13 @@ def _begin(request: TrainRequest) -> None:
         (request.work / FAILURE).unlink(missing_ok=True)
 
 
-def _fail(error: Exception, request: TrainRequest) -> int:
+def _fail(error: Exception, request: TrainRequest | None, work: Path) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a peer's end must not break off what this rank has to say
     log.error("%s", "".join(traceback.format_exception(error)))
-    cause = out_of_memory(error, request) or full_disk(error, request) or lost_peer(error) or error
-    record = ErrorRecord.of(cause)
+    short = (out_of_memory(error, request) or full_disk(error, request)) if request else None
+    record = ErrorRecord.of(short or lost_peer(error) or error)
     try:
-        write_failure(request.work, record)
+        write_failure(work, record)
     except OSError as unwritable:  # a full disk: the exit code says it alone
         log.error("the cause cannot be recorded: %s", unwritable)
     return record.exit_code

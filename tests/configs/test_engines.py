@@ -125,6 +125,17 @@ def test_a_file_that_is_no_configuration_is_named_with_its_place(content: object
         ({"optimizer": {"type": "AdamW"}}, "own.json: optimizer: is not read from here: training.optim and each"),
         ({"scheduler": {"type": "WarmupLR"}}, "own.json: scheduler: is not read from here: training.lr_scheduler_type"),
         ({"wandb": {"enabled": True}}, "wandb: is not read from here: every run is recorded in MLflow"),
+        ({"checkpoint": {"writer": {"type": "FAST"}}}, "checkpoint: is not read from here: checkpoints are sealed as"),
+        ({"activation_checkpointing": {}}, "is not read from here: training.gradient_checkpointing decides"),
+        ({"tensor_parallel": {"autotp_size": 2}}, "tensor_parallel: is not read from here: every rank takes rows of"),
+        ({"gradient_cliping": 0.5}, "own.json: gradient_cliping: is no key that training passes on to DeepSpeed. Did"),
+        ({"progressive_layer_drop": {"enabled": True}}, "passes on to DeepSpeed. Remove it."),
+        (
+            {"zero_optimization": {"stage": 2, "load_from_fp32_weights": False}},
+            "own.json: zero_optimization.load_from_fp32_weights: false does not fit: a resumed run has to go on from "
+            "the same weights. Write true, or remove it.",
+        ),
+        ({"zero_force_ds_cpu_optimizer": True}, "true does not fit: training.optim decides. Write false, or remove it"),
     ],
 )
 def test_a_file_that_contradicts_the_experiment_is_refused_by_name(config: dict[str, Any], problem: str) -> None:
@@ -162,6 +173,14 @@ def test_what_repeats_the_experiment_is_left_to_it() -> None:
         "fp16": {"enabled": "auto", "loss_scale_window": 100},
         "communication_data_type": "fp32",
     }
+
+
+def test_an_optimiser_that_is_offloaded_is_not_replaced_by_one_of_deepspeeds() -> None:
+    own = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    Path("own.json").write_text(json.dumps(own))
+    config = deepspeed_of(parse_launcher({"strategy": "own.json"}), TrainingSettings(), LINUX)
+    assert config is not None
+    assert config["zero_force_ds_cpu_optimizer"] is False
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "fsdp2"])

@@ -82,7 +82,7 @@ def test_row_17_a_rank_that_the_kernel_kills_for_memory_ends_the_run_with_20_and
     alone_in_little_memory(pipeline)
     error = ErrorRecord.model_validate_json((tmp_path / "told").read_text()).error()
     assert type(error) is BatchTooLargeError
-    assert "was killed (out of memory) near step 2; the largest process" in error.what
+    assert "was killed (out of memory) near step 3; the largest process" in error.what
     assert f"the limit is {LIMIT_BYTES:,}" in error.what
     assert "training.per_device_train_batch_size=2 training.gradient_accumulation_steps=2" in error.fix
 
@@ -152,8 +152,9 @@ def test_row_18_an_evaluation_without_memory_is_told_its_own_batch_and_no_micro_
 # --- row 34: accelerators that are not there --------------------------------------------------------------------------
 
 
-def cuda_cell(base: BaseModel, tokens: Artifact) -> Cell:
-    return toy_cell(base, tokens, LORA).model_copy(update={"layout": Layout(device="cuda")})
+def cuda_cell(base: BaseModel, tokens: Artifact, ranks: int) -> Cell:
+    layout = Layout(device="cuda", ranks_per_node=ranks)
+    return toy_cell(base, tokens, LORA).model_copy(update={"layout": layout})
 
 
 @pytest.mark.parametrize(
@@ -167,12 +168,14 @@ def test_row_34_fewer_accelerators_than_ranks_are_refused_before_anything_is_com
         slots_for(LocalLauncher(accelerator="cuda", ranks_per_node=asked), accelerators(), cores=8)
 
 
-@pytest.mark.parametrize("visible", ["", "0"], ids=["none", "one that cannot be initialised"])
+@pytest.mark.parametrize(
+    ("visible", "ranks"), [("", 1), ("0", 1), ("", 2)], ids=["none", "one that cannot be initialised", "two ranks"]
+)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has an accelerator")
 def test_row_34_a_rank_without_its_accelerator_ends_with_20_and_never_computes_elsewhere(
-    base: BaseModel, tokens: Artifact, tmp_path: Path, visible: str
+    base: BaseModel, tokens: Artifact, tmp_path: Path, visible: str, ranks: int
 ) -> None:
-    request: TrainRequest = request_in(tmp_path, cuda_cell(base, tokens))
+    request: TrainRequest = request_in(tmp_path, cuda_cell(base, tokens, ranks))
     error, seen = run_gang(request, ForkLauncher(environment={"CUDA_VISIBLE_DEVICES": visible}))
     assert type(error) is ResourceError
     assert "accelerator" in str(error)

@@ -174,7 +174,7 @@ def test_row_15_a_rank_that_hangs_ends_the_gang_with_31_and_it_goes_on_by_itself
     assert error is None
     assert [note.partition(":")[0] for note in seen.notes] == ["started again"]
     assert "rank 1" in seen.notes[0]
-    assert "in faults.py" in seen.notes[0]
+    assert "after step 5 in faults.py" in seen.notes[0], "it hangs in the sixth"
     log = (request.work / "log.txt").read_text(encoding="utf-8")
     assert "--- stacks of rank 0" in log
     assert "--- stacks of rank 1" in log

@@ -137,6 +137,21 @@ def test_whatever_is_raised_is_one_line_where_no_log_can_be_written(command: str
     assert words in done.stderr
 
 
+def test_what_a_library_does_at_the_end_does_not_hold_it_up_for_ever() -> None:
+    """Were it waited for, the time limit of this test would end it."""
+    command = "import atexit, flows.guarding as g; g._TIDYING_SECONDS = 0.2; atexit.register(threading.Event().wait)"
+    script = GUARDED.format(command=f"{command}; raise KeyboardInterrupt")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (130, 1), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_it_ends_changes_neither_its_word_nor_its_code(number: signal.Signals) -> None:
+    command = f"import atexit, os; atexit.register(os.kill, os.getpid(), {number:d}); raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", GUARDED.format(command=command)], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (130, 1), done.stderr
+
+
 HUNG_UP = "import os, signal, time; os.kill(os.getpid(), signal.SIGHUP); time.sleep(0.2)"
 
 

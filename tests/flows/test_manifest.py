@@ -71,6 +71,15 @@ def test_what_cannot_be_rendered_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("uri", ["https://me:canary@mlflow.example", "postgresql://h/db?password=canary"])
+def test_a_password_in_the_file_never_becomes_a_config_map(experiment: Path, uri: str) -> None:
+    experiment.write_text(f"{EXPERIMENT}tracking: {{uri: '{uri}'}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        manifest_text(experiment, [], IMAGE)
+    assert str(caught.value).startswith(f"{experiment}:5: a password in the file")
+    assert "canary" not in str(caught.value) and "--secret" in str(caught.value)
+
+
 def test_the_text_is_for_people_to_read(experiment: Path) -> None:
     text = manifest_text(experiment, [], IMAGE)
     assert '# 中文: kept, with "quotes" and $(NAMES)' in text, "no escapes"

@@ -1,4 +1,4 @@
-"""The Prefect server of our own: why it did not start."""
+"""The Prefect server of our own: why it did not start, and that it ends."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flows import orchestration
 from flows.orchestration import OwnServer
 from tasks.foundation.errors import DependencyError, ResourceError
+from tests.launch.worlds import out_of_reach
 
 
 def ended(folder: Path, script: str) -> OwnServer:
@@ -44,3 +46,15 @@ def test_a_server_that_lives_is_waited_for(tmp_path: Path) -> None:
     server.check()
     server.stop()
     assert process.returncode
+
+
+def test_a_server_that_the_system_does_not_let_go_of_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it waited for, the time limit of this test would end it."""
+    monkeypatch.setattr(orchestration, "_STOP_SECONDS", 0.1)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with out_of_reach(process.pid):
+        OwnServer(process, tmp_path / "log").stop()
+        assert process.poll() is None
+    process.wait()

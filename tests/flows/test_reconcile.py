@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from prefect.client.schemas import FlowRun
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.states import Cancelling
+from rich.console import Console
 
-from flows.reconcile import close_flow_runs, prefect_client, reconcile_left_open
+from flows.commands import reconcile as command
+from flows.reconcile import close_flow_runs, note_flow_run, prefect_client, reconcile_left_open
+from tasks.foundation.errors import ConfigError, DependencyError
 from tasks.launch.ownership import this_process
 from tasks.tracking import RunRef
 from tasks.workspace import Workspace
@@ -119,6 +124,32 @@ def test_a_flow_run_of_another_server_is_left_for_that(here: Workspace, caplog: 
     assert note.exists() and "PREFECT_API_URL may name another" in caplog.text
 
 
+class Broken(BaseHTTPRequestHandler):
+    """A server that is there, and cannot do its work."""
+
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+
+def test_a_flow_run_that_the_server_cannot_speak_of_now_is_left_for_the_next_time_and_nothing_fails(
+    here: Workspace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = here.flow_runs / f"{uuid.uuid4()}.owner"
+    note.parent.mkdir(parents=True)
+    note.touch()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
+        assert close_flow_runs(here) == []
+        server.shutdown()
+    assert note.exists() and f"{note.stem} cannot be closed now" in caplog.text
+
+
+def test_the_flows_function_called_by_itself_leaves_no_note(here: Workspace) -> None:
+    note_flow_run()
+    assert not here.flow_runs.exists()
+
+
 def test_a_flow_run_of_another_host_is_closed_only_when_no_host_is_running_any(here: Workspace) -> None:
     with running_flow(here.runs.parent) as (run, _):
         pass
@@ -142,3 +173,38 @@ def test_the_flow_closes_the_runs_of_dead_processes_in_mlflow_too(here: Workspac
 
     assert closed.runs == (ref.name,) and closed.flow_runs == ()
     assert {run.info.status for run in runs_of(client(here.runs.parent), "e")} == {"KILLED"}
+
+
+def test_looking_again_and_again_goes_on_after_an_outage_and_not_with_a_wrong_setting(
+    here: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What each look meets is made up: Prefect's own patience with a server that is away takes minutes."""
+    met: list[Exception | list[str]] = [
+        DependencyError("no server answers"),
+        OSError(28, "No space left on device"),
+        [],
+        ["Prefect: closed x"],
+    ]
+    looks = iter([*met, ConfigError("there is no such scheme")])
+
+    def look(*_: object, **__: object) -> list[str]:
+        seen = next(looks)
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    monkeypatch.setattr(command, "close_left_open", look)
+    monkeypatch.setattr(command, "log_to", lambda path: None)  # pytest keeps the log
+    with pytest.raises(ConfigError):
+        command.reconcile_runs(None, 0.01, Console(width=200), all_hosts=False)
+
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(".")[0] for line in said] == [
+        "Not this time: no server answers",
+        "Not this time: the disk is full",
+        "Prefect: closed x",
+    ]
+    assert caplog.text.count("this look failed") == 2

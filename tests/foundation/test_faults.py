@@ -110,7 +110,9 @@ def test_signals_reach_the_process_itself(action: str, code: int) -> None:
     assert process.exitcode == code
 
 
-@pytest.mark.parametrize("text", ["train.stp:1:kill", "train.step:x:kill", "train.step:1:explode", "train.step"])
+@pytest.mark.parametrize(
+    "text", ["train.stp:1:kill", "train.step:x:kill", "train.step:1:explode", "train.step", "train.step:1:kill:one"]
+)
 def test_a_mistake_is_one_line_that_says_what_there_is(ask: Ask, text: str) -> None:
     with pytest.raises(ConfigError, match="TUNELINE_FAULT") as caught:
         ask(text)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tasks.foundation.errors import CancelledRunError, DataError, RankError, ResourceError, TunelineError
+from tasks.launch import child as one_child
 from tasks.launch.children import Children, children, run_in_child, run_in_child_reporting
 from tasks.launch.slots import Slots
 from tests.launch import functions
-from tests.launch.worlds import alive, killed_after, pids_of, wait_until
+from tests.launch.worlds import alive, killed_after, out_of_reach, pids_of, wait_until
 
 
 @pytest.fixture
@@ -191,6 +192,19 @@ def test_what_a_killed_child_had_started_does_not_outlive_it(pool: Children, tmp
 
     assert isinstance(outcome[0], ResourceError)
     assert alive([child, below]) == []
+
+
+def test_a_child_that_the_system_does_not_let_go_of_does_not_hold_up_the_end(
+    pool: Children, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(one_child, "_END_SECONDS", 0.2)
+    child = pool.run(functions.pid)
+    with out_of_reach(child):
+        closing = threading.Thread(target=pool.close, daemon=True)
+        closing.start()
+        wait_until(lambda: not closing.is_alive())
+        assert alive([child]) == [child]
+        assert f"pid {child} got SIGKILL and is still there" in caplog.text
 
 
 def test_an_interrupted_call_does_not_leave_its_child_behind(pool: Children) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.launch.logs import cap, earlier
@@ -33,3 +36,22 @@ def test_the_kept_part_is_replaced_by_the_next(tmp_path: Path) -> None:
         cap(log, 20)
     assert earlier(log).read_bytes() == b"b" * 20
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "log.txt.1"]
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """As on a full disk: the system refuses to write more (EFBIG; Python ignores SIGXFSZ)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_where_nothing_can_be_kept_the_log_is_emptied_all_the_same_and_nobody_fails(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"a" * 30)
+    with no_file_beyond(10):
+        cap(log, 20)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("log.txt", b"")]

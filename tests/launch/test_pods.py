@@ -51,7 +51,7 @@ def invitation_in(folder: Path, gang: str = "g1", owner: str = "1@2@here") -> In
 def test_agents_meet_at_explicit_addresses_over_the_interface_that_carries_them(tmp_path: Path) -> None:
     arguments = meeting(invitation_in(tmp_path), "127.0.0.1", is_host=False)
     assert {"--nnodes=2", "--rdzv-endpoint=first:1234", "--rdzv-id=g1", "--local-addr=127.0.0.1"} <= set(arguments)
-    assert "--rdzv-conf=is_host=false" in arguments
+    assert "--rdzv-conf=is_host=false,join_timeout=86400" in arguments, "a pending pod is waited for"
     assert variables("127.0.0.1") == {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     assert variables("203.0.113.7") == {}
 
@@ -71,6 +71,21 @@ def test_a_new_pipeline_withdraws_what_a_dead_one_left_and_keeps_its_own(tmp_pat
     exchange.invite(invitation_in(tmp_path, "a"))
     exchange.invite(invitation_in(tmp_path, "b"))
     assert [invitation.id for invitation in exchange.invitations()] == ["a", "b"]
+
+
+def test_answers_to_gangs_that_are_over_are_cleared_away_and_no_others(tmp_path: Path) -> None:
+    exchange = Exchange(tmp_path / "pods")
+    exchange.invite(invitation_in(tmp_path, "stands"))
+    for gang, words in (
+        ("over", ("joined", "failed", "ended")),
+        ("ending", ("joined",)),
+        ("stands", ("joined", "ended")),
+    ):
+        for word in words:
+            exchange.say(gang, "demo-1", word)
+    exchange.invite(invitation_in(tmp_path, "next"))
+    left = {path.name for path in exchange.folder.glob("*.demo-1.*")}
+    assert left == {"ending.demo-1.joined", "stands.demo-1.joined", "stands.demo-1.ended"}
 
 
 def test_half_a_file_is_no_invitation(tmp_path: Path) -> None:
@@ -107,7 +122,7 @@ def test_a_gang_that_cannot_start_invites_nobody(shared: Path, tmp_path: Path, m
 
 def started(job: GangJob) -> PodsGang:
     gang = PodsLauncher().start(job)
-    assert gang.status() == "waiting for 1 of 1 other pods"
+    assert gang.status() in ("waiting for 1 of 1 other pods", ""), "the other one may have joined already"
     return gang
 
 
@@ -135,6 +150,45 @@ def test_two_pods_run_one_gang_and_then_the_next_one_which_a_cancel_ends_on_both
     assert follower.poll() is None, "it waits for the next one"
 
 
+def test_a_gang_says_how_many_pods_it_waits_for(shared: Path, tmp_path: Path) -> None:
+    exchange, invitation, here = Exchange(shared), invitation_in(tmp_path), ShareOfAGang()
+    exchange.invite(invitation)
+    gang = PodsGang(here, exchange, invitation)  # type: ignore[arg-type]
+    assert gang.status() == "waiting for 1 of 1 other pods"
+    exchange.say("g1", "demo-1", "joined")
+    assert gang.status() == ""
+
+
+@pytest.mark.parametrize(("action", "code"), [("fail", 32), ("none", None)])
+def test_ranks_that_fail_in_another_pod_end_the_gang_although_those_here_would_wait_for_ever(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, code: int | None
+) -> None:
+    exchange, invitation, here, there = Exchange(shared), invitation_in(tmp_path), ShareOfAGang(), ShareOfAGang()
+    monkeypatch.setattr("tasks.launch.follow.start_agent", lambda job, meeting, variables: there)
+    exchange.invite(invitation)
+    monkeypatch.setattr("tasks.launch.launchers.pods._BROKEN_SECONDS", 0)
+    gang, pod = PodsGang(here, exchange, invitation), Follower(exchange, "demo-1", "127.0.0.1")  # type: ignore[arg-type]
+    pod.look()
+    if action == "fail":
+        there.said.append("cancel")  # it has ended, and not with 0
+    pod.look()
+    assert gang.poll() == gang.poll() == code
+    assert (here.said == ["cancel"], exchange.stands("g1")) == (code is not None, code is None)
+
+
+def test_ranks_that_are_ended_since_nobody_wants_them_any_more_have_not_failed(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Exchange(shared)
+    monkeypatch.setattr("tasks.launch.follow.start_agent", lambda job, meeting, variables: ShareOfAGang())
+    exchange.invite(invitation_in(tmp_path))
+    pod = Follower(exchange, "demo-1", "127.0.0.1")
+    pod.look()
+    exchange.withdraw("g1")
+    pod.look()
+    assert (exchange.ended("g1"), exchange.failed("g1")) == ({"demo-1"}, set())
+
+
 @pytest.mark.system
 def test_a_follower_that_is_told_to_end_takes_its_ranks_with_it(
     follower: subprocess.Popen[bytes], shared: Path, tmp_path: Path
@@ -143,7 +197,7 @@ def test_a_follower_that_is_told_to_end_takes_its_ranks_with_it(
     pids = pids_of(tmp_path / "a", ranks=2)
     (tmp_path / "a" / "go on").touch()
     follower.send_signal(signal.SIGTERM)
-    assert follower.wait() == 0
+    assert follower.wait() == 143, "a pod that ends with 0 counts as done, and nobody would replace it"
     gang.cancel(60)
     assert alive(pids) == []
 
@@ -190,8 +244,11 @@ def test_a_follower_passes_on_what_the_first_pod_wants_and_says_when_its_share_i
     pod.look()
     assert (share.said, exchange.joined("g1"), exchange.ended("g1")) == ([], {"demo-1"}, set())
     exchange.ask_for_stacks("g1")
+    capped: list[Path] = []
+    monkeypatch.setattr("tasks.launch.follow.cap", capped.append)
     pod.look()
     assert share.said == ["stacks"]
+    assert capped == [tmp_path / "log-demo-1.txt"], "whatever its ranks print"
     exchange.withdraw("g1")
     pod.look()
     assert (share.said, exchange.ended("g1")) == (["stacks", "cancel"], {"demo-1"})

@@ -28,6 +28,13 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def reaches(self, moment: float, vigil: Vigil) -> bool:
+        """Look on the way, as the one who waits for a child does; whether the silence is too long in the end."""
+        while self.now < moment:
+            self.now = min(self.now + 5.0, moment)
+            over = vigil.is_over()
+        return over
+
 
 @pytest.fixture
 def clock() -> Clock:
@@ -66,25 +73,31 @@ def test_a_function_that_only_sleeps_hangs_its_stacks_are_in_the_log_and_the_nex
 
 
 def test_silence_is_over_the_limit_only_after_the_limit(vigil: Vigil, clock: Clock) -> None:
-    clock.now = 19.0
+    assert not clock.reaches(19.0, vigil)
+    assert clock.reaches(21.0, vigil)
+
+
+def test_row_43_a_pipeline_that_was_stopped_for_hours_takes_nobody_for_hung(vigil: Vigil, clock: Clock) -> None:
+    """Ctrl-Z, and `fg` after lunch: the child was stopped too."""
+    clock.now = 86_400.0
     assert not vigil.is_over()
-    clock.now = 21.0
-    assert vigil.is_over()
+    assert not clock.reaches(86_415.0, vigil)
+    assert clock.reaches(86_416.0, vigil)
 
 
 def test_who_computes_in_silence_is_left_alone(vigil: Vigil, clock: Clock) -> None:
-    clock.now = 21.0
+    assert not clock.reaches(20.0, vigil)
     compute(0.3)
-    assert not vigil.is_over()
-    clock.now = 42.0
-    assert vigil.is_over(), "what was computed once is no sign for ever"
+    assert not clock.reaches(21.0, vigil)
+    assert clock.reaches(42.0, vigil), "what was computed once is no sign for ever"
 
 
 def test_who_reads_and_writes_in_silence_is_left_alone(tmp_path: Path, clock: Clock) -> None:
-    vigil = Vigil(psutil.Process(), StallSettings(loading=2000.0), clock)
-    clock.now = 2001.0
+    vigil = Vigil(psutil.Process(), StallSettings(loading=40.0), clock)
+    assert not clock.reaches(40.0, vigil)
     (tmp_path / "file").write_bytes(bytes(2 << 20))
-    assert not vigil.is_over()
+    assert not clock.reaches(41.0, vigil)
+    assert clock.reaches(82.0, vigil)
 
 
 def test_what_a_grandchild_computes_counts(clock: Clock) -> None:
@@ -101,8 +114,7 @@ def test_what_a_grandchild_computes_counts(clock: Clock) -> None:
     child.start()
     try:
         vigil = Vigil(psutil.Process(), StallSettings(loading=10.0), clock)
-        clock.now = 11.0
-        assert vigil.is_over()
+        assert clock.reaches(11.0, vigil)
         begin.set()
         done.wait()
         assert not vigil.is_over()
@@ -111,13 +123,34 @@ def test_what_a_grandchild_computes_counts(clock: Clock) -> None:
         child.join()
 
 
+def test_what_a_grandchild_computed_before_it_ended_is_not_missed_afterwards(clock: Clock) -> None:
+    context = multiprocessing.get_context("fork")
+    begin, end = context.Event(), context.Event()
+
+    def work() -> None:
+        begin.wait()
+        compute(1.0)
+        end.set()
+        time.sleep(600)
+
+    child = context.Process(target=work, daemon=True)
+    child.start()
+    vigil = Vigil(psutil.Process(), StallSettings(loading=10.0), clock)
+    begin.set()
+    end.wait()
+    assert not vigil.is_over()
+    child.kill()
+    child.join()
+    assert not clock.reaches(10.0, vigil)
+    compute(0.3)
+    assert not clock.reaches(11.0, vigil)
+
+
 def test_after_its_first_report_a_function_is_judged_by_its_reports_alone(vigil: Vigil, clock: Clock) -> None:
     vigil.reported()
-    clock.now = 9.0
+    assert not clock.reaches(9.0, vigil)
     vigil.reported()
-    clock.now = 18.0
-    assert not vigil.is_over()
+    assert not clock.reaches(18.0, vigil)
     compute(0.3)
-    clock.now = 20.0
-    assert vigil.is_over()
+    assert clock.reaches(20.0, vigil)
     assert (vigil.limit_seconds, vigil.setting) == (10.0, "distributed.stall_seconds.evaluating")

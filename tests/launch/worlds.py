@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tasks.launch import GangJob, Layout
 
@@ -61,6 +63,24 @@ def killed_after(*arguments: str) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def out_of_reach(pid: int) -> Iterator[None]:
+    """A process that not even SIGKILL ends before the block does, like one that waits in a driver."""
+    group = Path(f"/sys/fs/cgroup/freezer/tuneline-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "cgroup.procs").write_text(str(pid))
+        (group / "freezer.state").write_text("FROZEN")
+    except OSError as error:
+        pytest.skip(f"no process can be frozen here: {error}")
+    try:
+        yield
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        wait_until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
 
 
 def alive(pids: Iterable[int]) -> list[int]:

@@ -6,9 +6,10 @@ import json
 import sys
 from importlib import metadata
 
+from tasks.launch import Layout
 from tasks.records import Context, context, describe_cell, describe_run
 from tasks.registry.values import CodeState
-from tests.records.worlds import LORA, World
+from tests.records.worlds import LORA, NONE, World
 
 SETTINGS = {
     "name": "stories",
@@ -57,6 +58,17 @@ def test_a_cell_is_found_by_its_tags(world: World) -> None:
         "tuneline.seed": "3",
         "tuneline.base_digest": "b" * 64,
     }.items() <= world.arrived().tags.items()
+
+
+def test_engine_ranks_and_nodes_are_told_of_what_trains_and_of_nothing_else(world: World) -> None:
+    stage = {"zero_optimization": {"stage": 2}}
+    layout = Layout(nodes=2, ranks_per_node=4, engine="deepspeed", deepspeed=stage)
+    describe_cell(world.cell(LORA).model_copy(update={"layout": layout}), world.run(), SHARED)
+    describe_cell(world.cell(NONE), world.run("base"), SHARED)
+
+    gang = {"tuneline.engine": "zero2", "tuneline.world_size": "8", "tuneline.nodes": "2"}
+    assert gang.items() <= world.arrived().tags.items()
+    assert not gang.keys() & world.arrived("base").tags.keys()
 
 
 def test_a_run_holds_the_whole_configuration_the_environment_and_the_code_state(world: World) -> None:

@@ -14,6 +14,7 @@ from tasks.records import (
     record_data,
     record_merge,
     record_micro_batch,
+    record_restarts,
     record_scores,
     record_tokens,
     record_training,
@@ -142,6 +143,27 @@ def test_a_smaller_micro_batch_leaves_what_ran_and_why(world: World) -> None:
     tags = world.arrived().tags
     assert (tags["tuneline.micro_batch"], tags["tuneline.micro_batch_reason"]) == ("4 x 2", "no room")
     assert tags["tuneline.cell"] == "f" * 64
+
+
+def test_a_gang_that_started_again_leaves_how_often_and_why_and_one_that_did_not_leaves_nothing(world: World) -> None:
+    record_restarts(["rank 0 was killed by SIGKILL", "no progress for 600 s"], world.run())
+    record_restarts([], world.run("calm"))
+
+    tags = world.arrived().tags
+    assert (tags["tuneline.restarts"], tags["tuneline.restart_reason"]) == ("2", "no progress for 600 s")
+    assert not [name for name in world.arrived("calm").tags if "restart" in name]
+
+
+@pytest.mark.parametrize(("resumed", "tag"), [(None, None), (15, "15")])
+def test_a_training_that_went_on_from_a_checkpoint_says_from_which_step(
+    world: World, resumed: int | None, tag: str | None
+) -> None:
+    trained = world.trained(world.cell(LORA))
+    assert trained.cost is not None
+    cost = trained.cost.model_copy(update={"resumed_from_step": resumed})
+    record_training(trained.model_copy(update={"cost": cost}), world.run())
+
+    assert world.arrived().tags.get("tuneline.resumed_from_step") == tag
 
 
 def test_a_merge_leaves_its_outcome_and_its_proof_in_numbers(world: World) -> None:

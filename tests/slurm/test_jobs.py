@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.foundation.errors import ConfigError, DependencyError, ResourceError
+from tasks.launch.launchers import slurm
 from tasks.launch.launchers._slurm_exits import write_exit
 from tasks.launch.launchers._slurm_gang import SlurmGang
 from tests.launch.worlds import alive, pids_of, said, wait_until
@@ -133,6 +136,31 @@ def test_a_job_that_slurm_forgot_is_what_it_recorded_itself_and_never_a_success_
     assert SlurmGang("999999", tmp_path, 1).poll() == 0
 
 
+def test_a_job_that_a_busy_controller_took_without_answering_is_not_lost(
+    holder: str, cluster: PlainCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("sbatch")
+    late = tmp_path / "bin" / "sbatch"
+    late.parent.mkdir()
+    said = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    late.write_text(f'#!/bin/sh\n{real} "$@" >/dev/null && echo "{said}" >&2\nexit 1\n')
+    late.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{late.parent}:{os.environ['PATH']}")
+    gang = launcher(gres="gpu:1").start(job_on(2, tmp_path / "job", action="end"))
+
+    assert sorted(cluster.jobs()) == sorted([holder, gang.job])
+    late.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
+    monkeypatch.setattr(slurm, "_LATE_SECONDS", 0.1)
+    with pytest.raises(DependencyError, match=r"Socket timed out .* it takes up the job, should `squeue"):
+        launcher(gres="gpu:1").start(job_on(2, tmp_path / "other", action="end"))
+
+
+def test_cores_by_gpu_are_cores_enough(cluster: PlainCluster, tmp_path: Path) -> None:
+    options = {"gpus-per-node": 1, "cpus-per-gpu": 2, "exclusive": True}
+    gang = launcher(sbatch=options).start(job_on(2, tmp_path, action="end"))
+    assert ended(gang) == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "cause", "where"),
     [
@@ -156,12 +184,14 @@ def test_what_slurm_refuses_is_one_line_that_names_the_key(
 
 
 def test_a_job_whose_pipeline_died_is_taken_up_and_another_one_of_the_same_folder_is_ended_first(
-    holder: str, cluster: PlainCluster, tmp_path: Path
+    holder: str, cluster: PlainCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = launcher(gres="gpu:1")
     job = job_on(2, tmp_path, action="end")
     first = asked.start(job)
-    assert asked.is_running(job)
+    with monkeypatch.context() as own:
+        own.setenv("SQUEUE_STATES", "COMPLETED")  # what a user likes to see of the queue
+        assert asked.is_running(job)
     assert asked.start(job).job == first.job
 
     changed = job_on(2, tmp_path, action="sleep")

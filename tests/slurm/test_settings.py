@@ -27,6 +27,8 @@ def test_it_is_found_by_its_name() -> None:
         ({}, "cpu"),
         ({"gres": "gpu:8"}, "cuda"),
         ({"sbatch": {"gpus-per-node": 8}}, "cuda"),
+        ({"sbatch": {"tres-per-task": "cpu=8,gres/gpu:8"}}, "cuda"),
+        ({"sbatch": {"comment-of-mine": "gpu"}}, "cpu"),
         ({"gres": "gpu:8", "accelerator": "cpu"}, "cpu"),
     ],
 )
@@ -67,6 +69,8 @@ def test_times_are_read_as_slurm_reads_them(time: str, seconds: int | None) -> N
         ({"sbatch": {"outp": "x"}}, "would change --output"),
         ({"sbatch": {"wrap": "rm -rf /"}}, "would change --wrap"),
         ({"sbatch": {"requeue": False}}, "would change --requeue"),
+        ({"sbatch": {"clusters": "other"}}, "would change --clusters"),
+        ({"sbatch": {"cluster": "other"}}, "would change --cluster"),
         ({"sbatch": {"constraint": "a\nb"}}, "control character"),
     ],
     ids=str,
@@ -97,10 +101,18 @@ def test_every_setting_reaches_sbatch(tmp_path: Path) -> None:
     assert not any("spread-job" in option for option in seen)
 
 
+def test_an_option_without_the_value_that_it_wants_swallows_none_of_ours(tmp_path: Path) -> None:
+    seen = options(tmp_path, nodes=2, sbatch={"cpus-per-task": 4, "wckey": True, "exclusive": True})
+    assert [seen[seen.index(f"--{name}") + 1] for name in ("exclusive", "wckey")] == ["--parsable", "--parsable"]
+    assert "--nodes=2" in seen
+
+
 def test_what_yaml_reads_as_a_number_is_a_word_of_slurm_all_the_same(tmp_path: Path) -> None:
     assert {"--time=90", "--account=4711"} <= set(options(tmp_path, time=90, account=4711))
 
 
 def test_cores_of_a_node_are_asked_for_unless_the_user_says_how_many(tmp_path: Path) -> None:
     assert "--cpus-per-task=64" in options(tmp_path, ranks_per_node=8, sbatch={"cpus-per-task": 64})
-    assert not any(option == "--cpus-per-task=8" for option in options(tmp_path, sbatch={"cpus-per-task": 64}))
+    for name, value in (("cpus-per-task", 64), ("cpus-per-gpu", 8), ("tres-per-task", "cpu=8")):
+        asked = [one for one in options(tmp_path, sbatch={name: value}) if one.startswith(("--cpus", "--tres"))]
+        assert asked == [f"--{name}={value}"], "Slurm takes one of them only"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking import Run, RunRef, create_run, reconcile
+from tasks.foundation.errors import ConflictError
+from tasks.tracking import Run, RunRef, create_run, hold, owned_here, owner, reconcile
 from tasks.tracking.events import RunFinished
 from tasks.tracking.journal import beside, read_entries
 from tests.tracking.kids import create_and_wait, create_fork_and_wait, start
@@ -64,6 +65,20 @@ def test_a_forked_child_does_not_keep_its_dead_parents_run_open(tmp_path: Path) 
         assert len(reconcile(tmp_path / "spool")) == 1
     finally:
         os.kill(int(child), signal.SIGKILL)
+
+
+def test_what_another_living_process_owns_cannot_be_held_too_and_the_holder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start(create_and_wait, tmp_path / "spool", tmp_path / "told")
+    ref = RunRef.model_validate_json(wait_for(tmp_path / "told"))
+    monkeypatch.setattr(owner, "_GLANCE_SECONDS", 0.1)
+    with pytest.raises(ConflictError, match=f"pid {first.pid} on {socket.gethostname()} runs this very run"):
+        hold(ref.journal)
+    first.kill()
+    first.join()
+    hold(ref.journal)
+    assert owned_here(ref.journal)
 
 
 def test_a_run_of_this_process_is_left_alone_until_it_finishes_and_after(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -291,3 +293,25 @@ def test_a_backlog_that_a_working_server_takes_slowly_is_sent_to_the_end(spool: 
         pass
 
     assert len(sink.named("a").artifacts) == 30
+
+
+@pytest.mark.parametrize("whose", ["of the spool", "of the database"])
+def test_on_a_full_disk_nobody_waits_for_a_server(spool: Path, monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+    """Were it waited for, the time limit of this test would end it."""
+
+    def full(*_: object) -> None:
+        if whose == "of the spool":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise UnavailableError("(sqlite3.OperationalError) database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "write_cursor", full)
+        with shipping(spool, MemorySink(), SETTINGS.model_copy(update={"flush_seconds": 86_400.0})) as shipper:
+            ref = create_run(spool, name="a", experiment="e")
+            Run(ref).finish("FINISHED")
+            assert shipper.flush(86_400) == 2
+        assert shipper.unsent == 2
+    sink = MemorySink()
+    with shipping(spool, sink):
+        pass
+    assert sink.named("a").status == "FINISHED"

@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all_of_them_and_leaves_no_su
     assert [path.name for path in (request.work / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 
-@engines("zero3", of=("zero1", "fsdp2"))
+@engines("zero3", of=("zero0", "zero1", "fsdp2"))
 def test_a_tensor_that_an_engines_optimiser_does_not_hold_fails_the_audit_on_every_rank(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

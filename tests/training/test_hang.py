@@ -101,8 +101,25 @@ def test_a_rank_that_gave_no_sign_at_all_is_loading(tmp_path: Path) -> None:
 def test_the_time_in_a_queue_does_not_count(tmp_path: Path) -> None:
     world = training(tmp_path)
     assert world.pass_by(500, waiting=True) is None
-    assert world.pass_by(10) is None
+    assert world.pass_by(1) is None
+    world.ranks[0].beat()
+    world.ranks[1].beat()
+    assert world.pass_by(11) is None
     assert world.pass_by(1) is not None
+
+
+@pytest.mark.parametrize("phase", ["training", "ended"])
+def test_a_gang_that_comes_out_of_the_queue_loads_again_whatever_its_ranks_did_before(
+    tmp_path: Path, phase: str
+) -> None:
+    world = training(tmp_path)
+    for pulse in world.ranks:
+        pulse.enter(phase)  # type: ignore[arg-type]
+    assert world.pass_by(5) is None
+    assert world.pass_by(3, waiting=True) is None
+    assert world.pass_by(30) is None
+    stall = world.pass_by(1)
+    assert stall and (stall.phase, stall.limit, stall.behind) == ("loading", 30, [0, 1])
 
 
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
@@ -185,6 +202,7 @@ def test_the_error_names_rank_place_and_the_way_on_and_all_stacks_are_in_the_log
     )
     assert "after step 3 in <string>:11 waiting_for_godot" in str(error)
     assert "go on from step 2" in str(error)
+    assert "distributed.stall_seconds.training" in error.fix, "a slow disk is no hang"
     text = (tmp_path / "log.txt").read_text(encoding="utf-8")
     assert text.count("--- stacks of rank") == text.count("in waiting_for_godot") == 2
 

@@ -16,6 +16,8 @@ from tasks.foundation.errors import ConfigError, ConflictError, IntegrityError
 from tasks.launch import Layout
 from tasks.methods import Conditions
 from tasks.models.values import BaseModel
+from tasks.training import adoption
+from tasks.training.adoption import take_over
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.lineage import Resume, facts_of, parse_resume, with_past, write_card
 from tasks.training.plan import CellSpec, plan_cell
@@ -216,3 +218,50 @@ def test_a_damaged_newest_checkpoint_is_not_taken_over_but_the_one_before(
     assert note.startswith("goes on from step 4")
     assert cell.adopted
     assert cell.adopted.step == 4
+
+
+def test_a_copy_that_was_broken_off_is_made_again_and_nothing_older_is_gone_on_from(world: World) -> None:
+    cell, _ = with_past(world.cell(1), OTHER_SIZE, world.works)
+    error, _ = world.train(cell)
+    assert error is None
+    mine = Checkpoints(world.work(cell) / "checkpoints", facts_of(cell))
+    whole = world.weights(cell)
+    shutil.rmtree(world.work(cell))
+    request = request_for(cell, world.work(cell), world.works.parent / f"output-{cell.fingerprint}")
+    request.work.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adoption, "_cut", only_the_first(adoption._cut))
+        with pytest.raises(KeyboardInterrupt):
+            take_over(request)
+    assert mine.steps() == [2]
+    take_over(request)
+    assert mine.steps() == [2, 4, 6]
+    assert world.train(cell)[0] is None
+    again = world.weights(cell)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def only_the_first(honest: Any) -> Any:
+    """The function, which the second call breaks off."""
+    calls: list[Any] = []
+
+    def once(*given: Any) -> None:
+        calls.append(given)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        honest(*given)
+
+    return once
+
+
+def test_a_damaged_older_checkpoint_is_left_behind_and_does_not_keep_the_newest_back(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = world.work(world.cell(2)) / "checkpoints" / "step-00000004" / "optimizer.pt"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    cell, _ = with_past(world.cell(1), OTHER_SIZE, world.works)
+    request = request_for(cell, world.work(cell), world.works.parent / "output")
+    request.work.mkdir(parents=True)
+    take_over(request)
+    assert Checkpoints(request.work / "checkpoints", request.identity).steps() == [2, 6]
+    assert "checkpoint of step 4 is damaged" in caplog.text

@@ -11,15 +11,14 @@ import pytest
 from tasks.artifacts import Artifact
 from tasks.foundation.errors import BatchTooLargeError, ErrorRecord, ResourceError
 from tasks.launch.failure import FailedRank, write_failed_rank
+from tasks.launch.kills import Kills, kills_so_far
 from tasks.launch.layout import Layout
 from tasks.models.values import BaseModel
 from tasks.training import memory
 from tasks.training.memory import (
-    Kills,
     MicroBatch,
     computing_on,
     killed_for_memory,
-    kills_so_far,
     memory_limit_bytes,
     out_of_memory,
     remedy,

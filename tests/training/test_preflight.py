@@ -42,7 +42,7 @@ def own(tmp_path: Path, base: BaseModel, tokens: Artifact) -> TrainRequest:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No rank of a gang: what torchrun sets is not there."""
-    for name in ("RANK", "LOCAL_RANK", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+    for name in ("RANK", "LOCAL_RANK", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     yield
 
@@ -122,13 +122,17 @@ def test_without_the_pipelines_word_every_byte_is_read(own: TrainRequest, alone:
     assert "another sha256" in told(own.model_copy(update={"seen": {}}))
 
 
-def test_on_several_nodes_code_and_libraries_are_compared(own: TrainRequest, alone: None) -> None:
+def test_on_several_nodes_code_and_libraries_are_compared(
+    own: TrainRequest, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     identity = own.identity | {"code": canonical_json("0" * 64), "library.torch": canonical_json("1.0")}
     request = on_nodes(own.model_copy(update={"identity": identity}), 2)
     problems = report(request).problems
     assert [problem.exit_code for problem in problems] == [40, 10]
     assert problems[1].what == f"torch is {torch.__version__}, not 1.0"
     assert report(on_nodes(request, 1)).problems == ()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert [problem.exit_code for problem in report(on_nodes(request, 1)).problems] == [40, 10], "another machine too"
 
 
 def test_everything_that_is_wrong_is_in_one_line_and_bytes_decide_the_exit_code(

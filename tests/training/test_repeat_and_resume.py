@@ -14,6 +14,7 @@ from tasks.foundation.errors import CancelledRunError, ConfigError, DivergenceEr
 from tasks.models.values import BaseModel
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.recorder import Recorder
+from tasks.training.recording import read_metrics
 from tasks.training.stopping import StopOnSignal
 from tasks.training.trainer import CellTrainer
 from tasks.training.values import TrainRequest, TrainResult
@@ -110,6 +111,32 @@ def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
         patch.setattr(manifest_module, "sync", killing)
         assert in_child(partial(trained, request)) == -9
     assert trained(request).weights_digest == result.weights_digest
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "broken in its middle", "another number"])
+def test_metrics_that_a_power_cut_or_a_bad_disk_took_come_back_from_the_checkpoint(
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, damage: str
+) -> None:
+    whole, _ = uninterrupted
+    request = request_in(tmp_path, whole.cell)
+    shutil.copytree(whole.work, request.work, dirs_exist_ok=True)
+    shutil.rmtree(request.work / "checkpoints" / "step-00000008")
+    file = request.work / "metrics.jsonl"
+    written = file.read_bytes()
+    value = str(loss_series(whole)[2][1]).encode()
+    lost = {"cut short": written[:400], "broken in its middle": written.replace(b'"step":2', b'"stfp":2')}
+    lost["another number"] = written.replace(value, b"9" + value)
+    file.unlink()
+    if damage != "missing":
+        assert lost[damage] != written
+        file.write_bytes(lost[damage])
+    trained(request)
+    assert loss_series(request) == loss_series(whole)
+    said = [(line.step, sorted(line.values.keys() - {"perf/step_seconds"})) for line in read_metrics(file)]
+    assert said == [
+        (line.step, sorted(line.values.keys() - {"perf/step_seconds"}))
+        for line in read_metrics(whole.work / "metrics.jsonl")
+    ]
 
 
 def test_sigterm_leaves_a_checkpoint_and_the_next_start_ends_with_the_same_bytes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,20 +16,24 @@ from tasks.foundation.errors import (
     CancelledRunError,
     DivergenceError,
     ErrorRecord,
+    IntegrityError,
     RankError,
     TunelineError,
 )
 from tasks.launch import GangJob
 from tasks.launch.failure import FailedRank, write_failed_rank
+from tasks.launch.kills import kills_so_far
 from tasks.models.values import BaseModel
+from tasks.train import train
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.failing import lost_peer, read_failure, write_failure
-from tasks.training.memory import kills_so_far
 from tasks.training.supervision import cause_of
 from tasks.training.values import TrainRequest
 from tests.launch.worlds import wait_until
 from tests.training.gangs import ForkLauncher, run_gang
+from tests.training.ranks import fork_ranks
 from tests.training.worlds import LORA, request_in, toy_cell
+from tests.workspace.worlds import arrived, place_in
 
 DIVERGED = ErrorRecord.of(DivergenceError("it became nan"))
 UNFORESEEN = ErrorRecord.of(ZeroDivisionError("oh"))
@@ -70,6 +75,7 @@ def test_a_record_that_was_torn_is_none_and_is_replaced(tmp_path: Path) -> None:
         (LOST, 7, 7, RankError, "rank 1 on host x ended with exit code 7"),
         (CANCELLED, 143, 143, CancelledRunError, "stopped at step 3"),
         (None, -15, 143, CancelledRunError, "the ranks were terminated"),
+        (None, None, -15, CancelledRunError, "the ranks were terminated"),
         (None, None, 1, RankError, "the gang ended with 1"),
     ],
 )
@@ -95,6 +101,38 @@ def test_what_gloo_says_of_a_peer_that_is_gone_is_known() -> None:
     said = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3117"
     assert isinstance(lost_peer(RuntimeError(said)), RankError)
     assert lost_peer(RuntimeError("another thing")) is None
+
+
+@pytest.mark.parametrize(("text", "words"), [(None, "cannot be read: No such file"), ('{"cell"', "no request of this")])
+def test_a_rank_that_cannot_read_its_request_says_on_which_host_and_what_to_do(
+    tmp_path: Path, text: str | None, words: str
+) -> None:
+    path = tmp_path / "request.json"
+    if text is not None:
+        path.write_text(text)
+    ranks = fork_ranks(path, 2)
+    for rank in ranks:
+        rank.join()
+
+    assert [rank.exitcode for rank in ranks] == [IntegrityError.exit_code] * 2
+    said = read_failure(tmp_path)
+    assert said and words in said.what and said.where == f"{path} on {socket.gethostname()}"
+    assert "every node" in said.fix.lower()
+
+
+def test_the_signal_that_a_peers_end_brings_does_not_take_the_reason_of_a_failing_rank_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(work: Path, record: ErrorRecord) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        write_failure(work, record)
+
+    monkeypatch.setattr("tasks.training.worker.write_failure", interrupted)
+    (rank,) = fork_ranks(tmp_path / "request.json", 1)
+    rank.join()
+
+    said = read_failure(tmp_path)
+    assert rank.exitcode == IntegrityError.exit_code and said and said.exit_code == IntegrityError.exit_code
 
 
 def test_row_42_a_run_whose_holder_was_killed_is_taken_over(request_here: TrainRequest) -> None:
@@ -131,3 +169,13 @@ def test_a_gang_that_is_still_there_keeps_its_attempt_and_another_request_begins
     assert attempt_of(request_here.model_copy(update={"cell": again})) == first
     relabelled = request_here.cell.model_copy(update={"label": "another"})
     assert attempt_of(request_here.model_copy(update={"cell": relabelled})) != first
+
+
+def test_a_start_after_a_death_stands_in_the_cells_run(base: BaseModel, tokens: Artifact, tmp_path: Path) -> None:
+    once = {"TUNELINE_FAULT": "train.step:3:kill", "TUNELINE_FAULT_ONCE": str(tmp_path / "once")}
+    place = place_in(tmp_path / "runs")
+    train.fn(toy_cell(base, tokens, LORA), ForkLauncher(environment=once), place)
+
+    tags = arrived(place).tags
+    assert (tags["tuneline.restarts"], tags["tuneline.resumed_from_step"]) == ("1", "2")
+    assert "a rank died" in tags["tuneline.restart_reason"]

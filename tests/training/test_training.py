@@ -144,7 +144,15 @@ def test_intervals_of_saving_and_names_do_not_make_another_cell(base: BaseModel,
 
 @pytest.mark.parametrize(
     "module",
-    ["data.collate", "methods._lora", "methods._targets", "models.loading", "training.session", "training.stopping"],
+    [
+        "data.collate",
+        "methods._lora",
+        "methods._targets",
+        "models.loading",
+        "training.adoption",
+        "training.session",
+        "training.stopping",
+    ],
 )
 def test_code_that_decides_the_bytes_makes_another_cell(
     base: BaseModel, tokens: Artifact, monkeypatch: pytest.MonkeyPatch, module: str

@@ -27,11 +27,11 @@ LORA = {"kind": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "learning_
 QUICK = TrainingSettings(max_steps=8, per_device_train_batch_size=4, save_steps=2, save_total_limit=3)
 
 
-def write_tokens(folder: Path, rows: int = 30) -> Artifact:
+def write_tokens(folder: Path, rows: int = 30, evaluation: int = 6) -> Artifact:
     """Rows `0 a b c a b c 1` of differing lengths; the answer (the repetition and the end) is learnt."""
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(5)
-    for name, count in (("train", rows), ("eval", 6)):
+    for name, count in (("train", rows), ("eval", evaluation)):
         columns: dict[str, list[Any]] = {"id": [], "input_ids": [], "labels": [], "length": []}
         for row in range(count):
             half = torch.randint(3, VOCABULARY, (2 + row % 5,), generator=generator).tolist()

@@ -44,6 +44,7 @@ class Batch:
         self._job, self._restart, _ = job_place()
         self._step = f"{self._job}.{self._restart % 2}"
         self._time_is_up = False
+        self._is_cancelled = False
         self._told = False
         self._wanted = False
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
@@ -75,6 +76,7 @@ class Batch:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._time_is_up = self._time_is_up or number == signal.SIGUSR1
+        self._is_cancelled = self._is_cancelled or number == signal.SIGUSR2
         self._wanted = self._wanted or number != signal.SIGTERM
 
     def _tell_ranks(self) -> bool:
@@ -91,7 +93,7 @@ class Batch:
     def _ended(self, code: int) -> int:
         """Record it, and go back into the queue where the time was up or the nodes are needed for something else."""
         write_exit(self._folder, self._job, self._restart, code)
-        if code == _CANCELLED and (self._time_is_up or self._is_preempted()):
+        if code == _CANCELLED and not self._is_cancelled and (self._time_is_up or self._is_preempted()):
             if self._restart >= self._plan.max_requeues:
                 log.error("the time is up, and this job was in the queue %d times already", self._restart + 1)
             else:

@@ -32,6 +32,10 @@ _REFUSALS: tuple[tuple[str, type[TunelineError], str], ...] = (
 """What Slurm's words are about -> the cause, and the key that is to be changed; the first one that fits."""
 
 
+_FILTERS = re.compile(r"(SQUEUE|SCANCEL|SACCT)_.*|SLURM_CLUSTERS")
+"""A user's own settings of these programs: they hide jobs, or name another cluster than the one that sbatch asks."""
+
+
 class RefusedError(TunelineError):
     """Slurm answered no; `what` is its own sentence."""
 
@@ -75,7 +79,7 @@ def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
             text=True,
             errors="replace",
             timeout=_PATIENCE_SECONDS,
-            env=dict(os.environ if environment is None else environment),
+            env={k: v for k, v in (environment or os.environ).items() if not _FILTERS.fullmatch(k)},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -108,9 +112,13 @@ def submit(command: Sequence[str], environment: Mapping[str, str]) -> str:
         DependencyError: nobody answers.
     """
     try:
-        return ask(command, environment).strip().partition(";")[0]
+        said = ask(command, environment)
     except RefusedError as refused:
         raise _explained(refused.what) from refused
+    numbers = re.findall(r"^(\d+)(?:;.*)?$", said, re.MULTILINE)  # a site may have it say more
+    if not numbers:
+        raise ConfigError(f"sbatch answered {said[:200]!r}, which is no number of a job", where="distributed.sbatch")
+    return str(numbers[-1])
 
 
 def _explained(said: str) -> TunelineError:
@@ -179,6 +187,8 @@ def accounted_exit_code(number: str) -> int | None:
     code, _, signal_number = ends.partition(":")
     if not (code.isdecimal() and signal_number.isdecimal()) or state.split(" ")[0] in ("", "PENDING", "RUNNING"):
         return None
+    if state == "OUT_OF_MEMORY":
+        return ResourceError.exit_code
     if state.startswith("CANCELLED"):
         return 143
     told = 128 + int(signal_number) if int(signal_number) else int(code)

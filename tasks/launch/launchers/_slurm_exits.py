@@ -3,6 +3,7 @@ of several nodes it tells only the highest code."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,13 +11,15 @@ from pathlib import Path
 from tasks.artifacts import write_durably
 from tasks.foundation.errors import CancelledRunError, RankError, TunelineError
 
+log = logging.getLogger(__name__)
+
 _NAME = "exitcode.{job}.{restart}"
 _CANCELLED, _LOST_PEER = CancelledRunError.exit_code, RankError.exit_code
 
 
 def write_exit(folder: Path, job: str, restart: int, code: int) -> None:
     """Record how the whole gang ended; the batch script does, last of all."""
-    write_durably(_path(folder, job, restart), str(code))
+    _write(_path(folder, job, restart), code)
 
 
 def read_exit(folder: Path, job: str, restart: int) -> int | None:
@@ -33,7 +36,7 @@ def last_exit(folder: Path, job: str) -> int | None:
 
 def write_node_exit(folder: Path, job: str, restart: int, node: int, code: int) -> None:
     """Record how the agent of one node ended."""
-    write_durably(_node_path(folder, job, restart, node), str(code))
+    _write(_node_path(folder, job, restart, node), code)
 
 
 def read_node_exits(folder: Path, job: str, restart: int, nodes: int) -> list[int]:
@@ -57,6 +60,14 @@ def _path(folder: Path, job: str, restart: int) -> Path:
 
 def _node_path(folder: Path, job: str, restart: int, node: int) -> Path:
     return folder / f"{_NAME.format(job=job, restart=restart)}.node{node}"
+
+
+def _write(path: Path, code: int) -> None:
+    """A full disk may be what the code tells: it must not take the code with it, which Slurm knows too."""
+    try:
+        write_durably(path, str(code))
+    except OSError as error:
+        log.error("that it ended with %d cannot be recorded: %s", code, error)
 
 
 def _read(path: Path) -> int | None:

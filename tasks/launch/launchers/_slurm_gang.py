@@ -36,7 +36,7 @@ _ENDS = {
 """States in which a job is over, and what that means where nothing says more."""
 _NOT_ITS_FAULT = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
 """Ends after which it goes on from its checkpoint, once it gets nodes again."""
-_WORDS = {"CONFIGURING": "the nodes are being made ready", "COMPLETING": "ending"}
+_WORDS = {"PENDING": "queued", "CONFIGURING": "the nodes are being made ready", "COMPLETING": "ending"}
 
 
 class SlurmGang:
@@ -128,6 +128,8 @@ class SlurmGang:
     def _code_of(self, seen: JobView) -> int | None:
         if seen.state not in _ENDS:
             return None
+        if seen.state == "OUT_OF_MEMORY":
+            return _ENDS[seen.state]
         own = read_exit(self._folder, self.job, seen.restarts)
         if seen.state == "CANCELLED" or own == 0:
             return own or _ENDS[seen.state]
@@ -151,4 +153,4 @@ def described(view: JobView) -> str:
         return ""
     again = f", restart {view.restarts}" if view.restarts else ""
     reason = f" ({view.reason})" if view.reason != "None" else ""
-    return f"queued{reason}{again}" if view.state == "PENDING" else _WORDS.get(view.state, view.state.lower()) + again
+    return _WORDS.get(view.state, view.state.lower()) + reason + again

@@ -1,6 +1,7 @@
 """One node of a job: `srun … python -m tasks.launch.launchers._slurm_node slurm.json <endpoint> <address,address,…>`.
 
-It tells the collectives which interface to use, and runs our agent, which runs torchrun and its ranks.
+It tells the collectives which interface to use, and runs our agent, which runs torchrun and its ranks. Whether the
+kernel killed one of them for lack of memory can be seen here only: to srun it is a process that ended with 1.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import signal
 import sys
 from pathlib import Path
 
+from tasks.foundation.errors import ResourceError
 from tasks.launch.agent import main as run_agent
 from tasks.launch.invitations import variables
+from tasks.launch.kills import killed_since, kills_so_far
 from tasks.launch.launchers._slurm_addresses import own_address
 from tasks.launch.launchers._slurm_exits import write_node_exit
 from tasks.launch.launchers._slurm_script import BatchPlan
@@ -20,6 +23,8 @@ from tasks.launch.protocol import GangJob
 
 _MEETING_SECONDS = 900
 """How far apart the nodes may be in their imports, on a file system that is slow at first."""
+
+_KILLED = 128 + signal.SIGKILL
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +36,10 @@ def main(arguments: list[str]) -> int:
     own = own_address(listed.split(","), node)
     for name, interface in variables(own).items():
         os.environ.setdefault(name, interface)  # an interface that the user named stands
+    before = kills_so_far()
     code = run_agent(agent_arguments(plan.job, (f"{job}.{restart}", endpoint), own, is_host=node == 0))
+    if code == _KILLED and killed_since(before):
+        code = ResourceError.exit_code
     write_node_exit(plan.job.log.parent, job, restart, node, code)
     return code
 

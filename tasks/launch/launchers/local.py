@@ -28,7 +28,7 @@ from tasks.launch.starting import start_process
 log = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 1.0
-"""How long ranks may outlive the agent: their guard looks twice a second."""
+"""How long ranks may outlive the agent, whose guard looks twice a second, and a killed agent its own end."""
 
 
 class LocalLauncher(Launcher):
@@ -130,7 +130,10 @@ class LocalGang:
         if self.poll() is not None:
             wait_for_end(self._members(), min(_LINGER_SECONDS, grace_seconds))
         sweep(GANG, self._mark)
-        self._process.wait()
+        try:
+            self._process.wait(_LINGER_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("pid %d got SIGKILL and is still there: the system does not let go of it", self.pid)
 
     def _members(self) -> list[psutil.Process]:
         """Every living process of the gang, whoever its parent is now."""

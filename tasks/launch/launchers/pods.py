@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -11,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.foundation.errors import ConfigError
+from tasks.foundation.errors import CancelledRunError, ConfigError, RankError
 from tasks.launch.invitations import POD_ADDRESS, POD_IP, Exchange, Invitation, exchange_folder, meeting, variables
 from tasks.launch.launchers._base import Launcher
 from tasks.launch.launchers.local import LocalGang, start_agent
@@ -21,6 +22,9 @@ from tasks.launch.protocol import GangJob
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.2
+_BROKEN_SECONDS = 5.0
+"""How long ranks get to end by themselves once those of another pod have failed, and as long after SIGTERM. Over NCCL
+they would wait for them until somebody takes it for a hang."""
 _MARGIN_SECONDS = 10.0
 """Beyond the grace, for the other pods to see that a gang is over and to say that theirs has ended."""
 
@@ -71,12 +75,27 @@ class PodsGang:
         self._exchange = exchange
         self._id = invitation.id
         self._others = invitation.job.layout.nodes - 1
+        self._code: int | None = None
+        self._broken_at = math.inf
 
     def poll(self) -> int | None:
-        code = self._own.poll()
-        if code is not None:
-            self._exchange.withdraw(self._id)
-        return code
+        """The exit code of this pod's share; 32 where it had to be ended since another pod's ranks had failed."""
+        if self._code is None:
+            self._code = self._own.poll()
+            if self._code is None and self._is_broken():
+                log.warning("ending the ranks here: those on %s failed", sorted(self._exchange.failed(self._id)))
+                self._own.cancel(_BROKEN_SECONDS)
+                own = self._own.poll()
+                self._code = RankError.exit_code if own in (None, CancelledRunError.exit_code) else own
+            if self._code is not None:
+                self._exchange.withdraw(self._id)
+        return self._code
+
+    def _is_broken(self) -> bool:
+        """Whether ranks of another pod failed some time ago, and those here are still there."""
+        if self._exchange.failed(self._id):
+            self._broken_at = min(self._broken_at, time.monotonic())
+        return time.monotonic() - self._broken_at >= _BROKEN_SECONDS
 
     def status(self) -> str:
         if self._own.poll() is not None:

@@ -26,17 +26,21 @@ Word = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f-][^\s\x00-\x1f]*$", coerce_
 """The value of an option; YAML reads some of them as numbers."""
 
 _OURS = (
-    "account", "array", "chdir", "comment", "error", "export", "export-file", "get-user-env", "gres", "help", "hold",
-    "input", "job-name", "kill-on-invalid-dep", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode",
-    "output", "parsable", "partition", "quiet", "requeue", "signal", "test-only", "time", "usage", "verbose", "version",
-    "wait", "wrap",
+    "account", "array", "chdir", "cluster-constraint", "clusters", "comment", "error", "export", "export-file",
+    "get-user-env", "gres", "help", "hold", "input", "job-name", "kill-on-invalid-dep", "no-requeue", "nodes",
+    "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition", "quiet", "requeue", "signal",
+    "test-only", "time", "usage", "verbose", "version", "wait", "wrap",
 )  # fmt: skip
 """Options that have a key of their own, or on which the launcher relies."""
 
+_CORES = {"cpus-per-task", "cpus-per-gpu"}
+"""Options that say how many cores a task gets, as `tres-per-task` may; Slurm takes one of them only."""
 _CELLS = 4
 """Gangs in the queue at a time: the scheduler decides what runs, and other people have jobs too."""
 _SETTLE_SECONDS, _SETTLE_LOOK_SECONDS = 120.0, 1.0
 """How long an earlier job may take on its way out, and how often it is looked at."""
+_LATE_SECONDS = 15.0
+"""How long it is looked for a job whose submission was not answered."""
 
 
 class SlurmLauncher(Launcher):
@@ -71,7 +75,9 @@ class SlurmLauncher(Launcher):
     @property
     def asks_for_gpus(self) -> bool:
         """Whether the nodes will have accelerators."""
-        return "gpu" in (self.gres or "") or any(name.startswith("gpus") for name in self.sbatch)
+        by_name = any(name.startswith("gpus") for name in self.sbatch)
+        by_value = any("gpu" in str(value) for name, value in self.sbatch.items() if name.startswith("tres-per"))
+        return "gpu" in (self.gres or "") or by_name or by_value
 
     @field_validator("time")
     @classmethod
@@ -130,9 +136,31 @@ class SlurmLauncher(Launcher):
             self._gang(earlier.number, job).cancel(self.warning_seconds)
         write_script(BatchPlan(job=job, max_requeues=self.max_requeues))
         asked = submission(job, self._options(job), os.environ, Path.cwd())
-        number = client.submit(asked.command, asked.environment)
+        try:
+            number = client.submit(asked.command, asked.environment)
+        except DependencyError as silence:
+            number = self._taken_in_silence(job, silence)
         log.info("submitted job %s", number)
         return self._gang(number, job)
+
+    def _taken_in_silence(self, job: GangJob, silence: DependencyError) -> str:
+        """The job that a busy controller took although its answer came too late for sbatch.
+
+        Raises:
+            DependencyError: there is none, or nobody answers that either; a job that comes later is taken up by the
+                next start.
+        """
+        deadline = time.monotonic() + _LATE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                found = self._same(job, client.queued(queue_name(job)))
+            except DependencyError:
+                break
+            if found is not None:
+                return found
+            time.sleep(_SETTLE_LOOK_SECONDS)
+        fix = f"Ask `sinfo`; then run it again: it takes up the job, should `squeue --name={queue_name(job)}` show one"
+        raise DependencyError(silence.what, fix=fix) from silence
 
     def _same(self, job: GangJob, found: list[QueuedJob]) -> str | None:
         mark = mark_of(self._options(job), job)
@@ -142,10 +170,16 @@ class SlurmLauncher(Launcher):
         return SlurmGang(number, job.log.absolute().parent, self.max_requeues)
 
     def _options(self, job: GangJob) -> tuple[str, ...]:
-        """The user's own first: of two equal ones sbatch takes the last."""
-        own = [f"--{name}" if value is True else f"--{name}={value}" for name, value in sorted(self.sbatch.items())
-               if value is not False]  # fmt: skip
-        if "cpus-per-task" not in self.sbatch:  # otherwise all ranks of a node would share one core
+        """The user's own first: of two equal ones sbatch takes the last.
+
+        An option that wants a value and got `true` takes the next word for one: that is never an option of ours.
+        """
+        given = [(f"--{name}", value) for name, value in sorted(self.sbatch.items()) if value is not False]
+        own = [
+            word for name, value in given for word in ((name, "--parsable") if value is True else (f"{name}={value}",))
+        ]
+        says_cores = _CORES & self.sbatch.keys() or "cpu" in str(self.sbatch.get("tres-per-task"))
+        if not says_cores:  # otherwise all ranks of a node would share one core
             own.append(f"--cpus-per-task={self.ranks_per_node * (job.threads_per_rank or 1)}")
         named = {"partition": self.partition, "time": self.time, "gres": self.gres, "account": self.account}
         return (
@@ -185,7 +219,10 @@ def settled_jobs(name: str) -> list[QueuedJob]:
     deadline = time.monotonic() + _SETTLE_SECONDS
     while any(job.state == "COMPLETING" for job in found):
         if time.monotonic() > deadline:
-            raise DependencyError("an earlier job does not come to its end", where=f"job {found[0].number}")
+            fix = (
+                "A node does not let go of it: tell the site's operators, and run this again when `squeue` has lost it"
+            )
+            raise DependencyError("an earlier job does not come to its end", where=f"job {found[0].number}", fix=fix)
         time.sleep(_SETTLE_LOOK_SECONDS)
         found = client.queued(name)
     return found
