@@ -45,7 +45,13 @@ class _Ending:
 
 def first_failure(error: ChildFailedError, deaths: Deaths) -> FailedRank:
     """The rank that ended first. torchrun's own time stamps are of whole seconds, in which its peers end as well."""
-    rank = min(error.failures, key=lambda one: (deaths.place(error.failures[one].pid), error.failures[one].timestamp))
+
+    def order(rank: int) -> tuple[float, bool, int]:
+        one = error.failures[rank]
+        was_killed = one.exitcode < 0 and one.exitcode != -signal.SIGTERM
+        return deaths.place(one.pid), not was_killed, one.timestamp
+
+    rank = min(error.failures, key=order)
     seen = error.failures[rank]
     return FailedRank(rank=rank, host=socket.gethostname(), pid=seen.pid, exit_code=int(seen.exitcode), at=time.time())
 

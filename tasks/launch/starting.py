@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from tasks.launch.environment import helper_environment
 from tasks.launch.guard import PARENT
-from tasks.launch.ownership import OWNER, claim
+from tasks.launch.ownership import OWNER, Owner, claim
 
 T = TypeVar("T")
 
@@ -32,13 +32,13 @@ class _Starter:
         return self._thread.submit(self._start, start).result()
 
     def _start(self, start: Callable[[], T]) -> T:
+        owner = claim()  # each time: whoever changes the environment for a while may undo it
         if self._warden is None or self._warden.poll() is not None:
-            self._warden = _start_warden()
+            self._warden = _start_warden(owner)
         return start()
 
 
-def _start_warden() -> subprocess.Popen[bytes]:
-    owner = claim()
+def _start_warden(owner: Owner) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "tasks.launch.warden"],
         stdin=subprocess.DEVNULL,

@@ -66,7 +66,10 @@ def test_what_is_raised_by_a_start_reaches_the_one_who_asked(tmp_path: Path) -> 
         start_process(lambda: subprocess.Popen([tmp_path / "no such program"]))
 
 
-def test_whatever_is_started_carries_this_process_as_its_owner() -> None:
+def test_whatever_is_started_carries_this_process_as_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where something has cleared it from the environment since the last start."""
+    start_process(lambda: None)
+    monkeypatch.delenv(OWNER)
     process = start_process(lambda: subprocess.Popen(["sleep", "600"]))
     assert psutil.Process(process.pid).environ()[OWNER] == str(this_process())
     process.kill()
