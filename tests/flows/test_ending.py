@@ -11,11 +11,13 @@ from prefect.exceptions import TerminationSignal
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_CLIENT_RETRY_JITTER_FACTOR,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOGGING_TO_API_ENABLED,
     temporary_settings,
 )
 
+from flows import ending
 from flows.ending import run_to_its_end
 from flows.guarding import Terminated
 from flows.orchestration import HOST, OwnServer, start_server, wait_for_server
@@ -32,15 +34,22 @@ OUTCOME = FlowOutcome(name="toy", comparison=TABLE, outcomes=())
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnServer]:
-    """A Prefect server that a test may end."""
+    """A Prefect server that a test may end.
+
+    Its database may be busy with its own services just after the start (503, seen): two tries more, and the patience
+    for a cancelled flow's threads has to outlast them.
+    """
     port = free_port()
     url = f"http://{HOST}:{port}/api"
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", url)
+    monkeypatch.setattr(ending, "_THREAD_SECONDS", 60.0)
     own = start_server(port, tmp_path / "log")
     wait_for_server(own)
     quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0} | quiet):
+    with temporary_settings(
+        {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_CLIENT_RETRY_JITTER_FACTOR: 0} | quiet
+    ):
         yield own
     own.stop()
 
@@ -51,8 +60,8 @@ def test_the_outcome_stands_when_the_server_is_gone(server: OwnServer) -> None:
         server.stop()
         return ended(OUTCOME)
 
-    ending = run_to_its_end(toy, "toy.yaml", [])
-    assert (ending.outcome, ending.recorded) == (OUTCOME, False)
+    end = run_to_its_end(toy, "toy.yaml", [])
+    assert (end.outcome, end.recorded) == (OUTCOME, False)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +88,8 @@ def test_outcome_and_failure_are_handed_on_when_the_server_is_there(prefect_serv
         return ended(OUTCOME)
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
-        ending = run_to_its_end(toy, "toy.yaml", [])
-        assert (ending.outcome, ending.recorded) == (OUTCOME, True)
+        end = run_to_its_end(toy, "toy.yaml", [])
+        assert (end.outcome, end.recorded) == (OUTCOME, True)
         with pytest.raises(DataError, match="no rows"):
             run_to_its_end(toy, "toy.yaml", ["data.train=nothing"])
 
