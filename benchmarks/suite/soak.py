@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 import time
 from typing import ClassVar
 
@@ -58,9 +59,18 @@ def run_chains(world: World, conditions: Conditions, silence: float) -> list[Cha
         pipeline = Pipeline(copied(world, f"{len(chains)}"), ranks)
         chains.append(run_chain(pipeline, plan, expected, dice))
         left -= chains[-1].kills
+        _say(
+            f"{conditions.repeats - left} of {conditions.repeats} kills",
+            chains[-1].finding(str(len(chains)), conditions.seed),
+        )
         if not chains[-1].problems:
             pipeline.forget()
     return chains
+
+
+def _say(spent: str, finding: Finding) -> None:
+    """It takes an hour: whoever waits, or has to break it off, sees how it stands."""
+    sys.stderr.write(f"soak: {spent}, pipeline {finding.name}: {finding.done}: {finding.saw}\n")
 
 
 def undisturbed(world: World, ranks: int) -> tuple[Record, float]:
