@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,16 @@ from pathlib import Path
 from tasks.foundation.errors import DependencyError, ResourceError, TunelineError
 from tasks.launch.guard import PARENT
 from tasks.launch.starting import start_process
+from tasks.tracking import redact
+
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 PAGE_PORT = 4200
 """Where `tuneline ui` shows Prefect's page unless told otherwise."""
 _START_SECONDS = 120
+_QUIET_SECONDS = 2
+"""A server of the user's that has not answered by then is spoken of: nobody should have to guess what is waited for."""
 _STOP_SECONDS = 5
 _SEND_SECONDS = 10
 _SHORT_PATIENCE = {"PREFECT_CLIENT_MAX_RETRIES": "3", "PREFECT_CLIENT_RETRY_JITTER_FACTOR": "0"}
@@ -168,27 +174,35 @@ def start_server(port: int, log: Path) -> OwnServer:
     return OwnServer(process, log)
 
 
-def wait_for_server(own: OwnServer | None) -> None:
+def wait_for_server(own: OwnServer | None, say: Callable[[str], None] = log.warning) -> None:
     """Return when the server that PREFECT_API_URL names answers.
+
+    Args:
+        own: the server that we started; None for the user's.
+        say: gets one line where the user's server does not answer at once.
 
     Raises:
         ResourceError: it is our own, and ended for want of disk.
         DependencyError: it does not answer.
     """
     url = os.environ["PREFECT_API_URL"]
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
+    started, said = time.monotonic(), False
+    while (waited := time.monotonic() - started) < _START_SECONDS:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310  (the user's own setting)
                 return
         except (urllib.error.URLError, OSError):
             if own:
                 own.check()
+            elif waited > _QUIET_SECONDS and not said:
+                say(f"Prefect's server at {redact(url)} does not answer; waiting up to {_START_SECONDS} s for it.")
+                said = True
             time.sleep(0.1)
     if own:
         what = f"Prefect's server did not answer within {_START_SECONDS} s"
         raise DependencyError(what, where=str(own.log), fix="Run it again when the machine is less busy")
-    raise DependencyError(f"no Prefect server answers at {url}", where="PREFECT_API_URL", fix="Start it, or unset it")
+    what = f"no Prefect server answers at {redact(url)}"
+    raise DependencyError(what, where="PREFECT_API_URL", fix="Start it, or unset it")
 
 
 def free_port() -> int:

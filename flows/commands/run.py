@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def run_experiment(path: Path, overrides: Sequence[str], resume: Resume, console
         from tasks.tracking.shipper import import_mlflow
 
         import_mlflow()
-        wait_for_server(own)
+        wait_for_server(own, functools.partial(console.print, markup=False, highlight=False, soft_wrap=True))
         close_flow_runs(Workspace(runs=runs))
         ending = run_to_its_end(compare_methods, str(path), list(overrides), options)
     print_ending(ending, settings, report, console)

@@ -32,6 +32,8 @@ _READ_BYTES = 1 << 22
 _GLANCE_SECONDS = 60.0
 """How long a reconcile in another process may look at an owner file: it asks Prefect's server meanwhile."""
 _NAME_BYTES = 1024
+_NAMING_SECONDS = 1.0
+"""How long a file without a name is left to the one who has just opened it, who locks and names it in microseconds."""
 
 _held: dict[Path, int] = {}
 """Owner files that this process holds, with their handles: a lock lives as long as the open file does."""
@@ -113,9 +115,7 @@ def inherited(journal: Path, *, all_hosts: bool = False) -> Iterator[bool]:
 
     Nobody owns it after a block that ends well.
     """
-    path = _owner_file(journal)
-    with _guard:
-        handle = None if path in _held else _lock(path)
+    handle = _lock_dead(_owner_file(journal))
     if handle is None:
         yield False
         return
@@ -123,14 +123,33 @@ def inherited(journal: Path, *, all_hosts: bool = False) -> Iterator[bool]:
         ours = all_hosts or _was_here(handle)
         yield ours
         if ours:
-            path.unlink(missing_ok=True)
+            _owner_file(journal).unlink(missing_ok=True)
     finally:
         os.close(handle)
 
 
+def _lock_dead(path: Path) -> int | None:
+    """A locked handle of a file that nobody holds; without a name it may be that of an owner about to lock it."""
+    handle = _lock_free(path)
+    if handle is None or _name_in(handle):
+        return handle
+    os.close(handle)
+    time.sleep(_NAMING_SECONDS)
+    return _lock_free(path)
+
+
+def _lock_free(path: Path) -> int | None:
+    with _guard:
+        return None if path in _held else _lock(path)
+
+
 def _was_here(handle: int) -> bool:
-    owner = owner_named(os.pread(handle, _NAME_BYTES, 0).decode("utf-8", "replace"))
+    owner = owner_named(_name_in(handle))
     return owner is None or owner.is_here
+
+
+def _name_in(handle: int) -> str:
+    return os.pread(handle, _NAME_BYTES, 0).decode("utf-8", "replace")
 
 
 def _close(journal: Path) -> RunRef | None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from flows import orchestration
-from flows.orchestration import OwnServer
+from flows.orchestration import OwnServer, wait_for_server
 from tasks.foundation.errors import DependencyError, ResourceError
 from tests.launch.worlds import out_of_reach
+from tests.ports import free_port
 
 
 def ended(folder: Path, script: str) -> OwnServer:
@@ -58,3 +59,17 @@ def test_a_server_that_the_system_does_not_let_go_of_does_not_hold_up_the_end(
         OwnServer(process, tmp_path / "log").stop()
         assert process.poll() is None
     process.wait()
+
+
+def test_a_server_of_the_users_that_does_not_answer_is_spoken_of_once_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("PREFECT_API_URL", f"http://anna:s3cretpass@{orchestration.HOST}:{free_port()}/api")
+    monkeypatch.setattr(orchestration, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(orchestration, "_START_SECONDS", 0.5)
+    with pytest.raises(DependencyError, match="no Prefect server answers at http://") as failed:
+        wait_for_server(None, said.append)
+    (line,) = said
+    assert "does not answer; waiting up to" in line
+    assert "s3cretpass" not in line + str(failed.value)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -107,6 +109,17 @@ def test_an_owner_that_died_before_its_run_began_leaves_no_run(tmp_path: Path) -
 
     assert reconcile(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_owner_that_has_opened_its_file_and_not_yet_locked_it_lives(tmp_path: Path) -> None:
+    note = tmp_path / "feed.owner"
+    with note.open("w") as opened:
+        locking = threading.Timer(0.2, fcntl.flock, [opened, fcntl.LOCK_EX])
+        locking.start()
+        with owner.inherited(note) as ours:
+            assert not ours
+        locking.join()
+    assert note.exists()
 
 
 def test_a_torn_last_line_does_not_keep_a_run_from_being_closed(
