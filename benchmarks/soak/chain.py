@@ -18,8 +18,8 @@ from tasks.foundation.values import Value
 class Plan(Value):
     """How a chain is made."""
 
-    length: float
-    """Seconds that the undisturbed pipeline takes: kills come at any moment of it."""
+    pause: float
+    """Mean seconds between two kills, which know nothing of each other (a Poisson process): any moment is as likely."""
     kills: int
     """At most so many in this chain."""
     silence: float
@@ -98,7 +98,7 @@ def one_attempt(pipeline: Pipeline, plan: Plan, dice: random.Random, kills: int)
     strikes: list[Strike] = []
     since = pipeline.start()
     while len(strikes) < kills:
-        moment = dice.uniform(0, plan.length)
+        moment = dice.expovariate(1 / plan.pause)
         if pipeline.wait(until=since + moment) is not None:
             break
         victim = choose(dice, alive(pipeline.mark))

@@ -17,7 +17,9 @@ from benchmarks.world import Work, World, base_folder, make_world
 
 _RANKS = (1, 2, 1, 3)
 _SILENCE_SECONDS = 5.0
-_KILLS_IN_A_CHAIN = 5
+_KILLS_IN_A_CHAIN = 8
+_KILLS_IN_A_LENGTH = 3
+"""Kills in the time that an undisturbed pipeline takes: few escape, and every phase is reached."""
 
 
 class Soak(Benchmark):
@@ -31,11 +33,11 @@ class Soak(Benchmark):
 
     def measure(self, conditions: Conditions) -> tuple[Figure | Finding, ...]:
         work = Work(
-            steps=conditions.size(300, 60),
+            steps=conditions.size(120, 60),
             train_rows=300,
             eval_rows=8,
             max_new_tokens=8,
-            save_steps=conditions.size(50, 10),
+            save_steps=conditions.size(20, 10),
             threads=1,
         )
         world = make_world(conditions.scratch / "world", base_folder(conditions.scratch), work)
@@ -55,7 +57,7 @@ def run_chains(world: World, conditions: Conditions, silence: float) -> list[Cha
             known[ranks] = undisturbed(world, ranks)
         expected, length = known[ranks]
         kills = min(left, _KILLS_IN_A_CHAIN)
-        plan = Plan(length=length, kills=kills, silence=silence, interval=world.work.save_steps)
+        plan = Plan(pause=length / _KILLS_IN_A_LENGTH, kills=kills, silence=silence, interval=world.work.save_steps)
         pipeline = Pipeline(copied(world, f"{len(chains)}"), ranks)
         chains.append(run_chain(pipeline, plan, expected, dice))
         left -= chains[-1].kills

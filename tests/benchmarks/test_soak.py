@@ -14,7 +14,7 @@ from benchmarks.soak.victims import choose, role_of
 from benchmarks.suite.soak import run_chains
 from benchmarks.world import World
 
-PLAN = Plan(length=20, kills=4, silence=5, interval=10)
+PLAN = Plan(pause=10, kills=4, silence=5, interval=10)
 
 
 @pytest.mark.system
