@@ -66,10 +66,10 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor()
 
 
-def commit_here() -> str:
-    """The commit of the sources, or an empty text outside git."""
-    here = Path(__file__).parent
-    asked = [["git", "rev-parse", "--short=12", "HEAD"], ["git", "status", "--porcelain"]]
+def commit_here(here: Path = RESULTS.parent) -> str:
+    """The commit of the sources, or an empty text outside git; the records that benchmarks write are no change."""
+    status = ["git", "status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/results"]
+    asked = [["git", "rev-parse", "--short=12", "HEAD"], status]
     commit, changes = (subprocess.run(ask, cwd=here, capture_output=True, text=True, check=False) for ask in asked)
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
