@@ -28,7 +28,7 @@ class Outage(Benchmark):
     question: ClassVar[str] = "Does training notice that the tracking server is away?"
 
     def measure(self, conditions: Conditions) -> tuple[Figure | Finding, ...]:
-        window = conditions.size(600, 40)
+        window = conditions.size(300, 40)
         modes: list[Mode] = [mode for _ in range(conditions.repeats) for mode in ("pass", *_TROUBLES)]
         ours = self._ours(conditions, modes, window)
         healthy = ours.milliseconds("pass")
