@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
@@ -21,33 +22,50 @@ def earlier(log: Path) -> Path:
 
 
 def cap(log: Path, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Move the log's last `limit_bytes` to `<log>.1` and empty it, once it has grown beyond that.
+    """Move the log's end to `<log>.1` and empty it, once it has grown beyond the limit.
 
-    Its writers hold it open to append, so they go on in the emptied file. What they write between the copy and the
-    emptying is lost: that is a moment, and only in a storm. Where the disk is too full to keep anything, all of it is:
-    no step fails for want of a log.
+    Its writers hold it open to append, so they go on in the emptied file. What they write meanwhile is moved too, so
+    that the last words of a process that dies just now are kept; only what comes between a look at the end of the file
+    and its emptying, microseconds later, is lost. Where the disk is too full to keep anything, all of it is: no step
+    fails for want of a log.
+
+    Args:
+        log: the file; nothing happens where it is not there.
+        limit_bytes: most of either file. Half of it is kept of what was there, the rest is for what comes meanwhile.
     """
     with suppress(FileNotFoundError), _alone:
         if (size := log.stat().st_size) <= limit_bytes:
             return
         try:
-            _keep_end(log, size, limit_bytes)
+            _move_end(log, size, limit_bytes)
         except OSError as error:
             _log.warning("%s is emptied, and nothing of it could be kept: %s", log, error)
-        os.truncate(log, 0)
+            os.truncate(log, 0)
 
 
-def _keep_end(log: Path, size: int, limit_bytes: int) -> None:
+def _move_end(log: Path, size: int, limit_bytes: int) -> None:
     staged = log.with_name(f".{log.name}.1.staged")
     try:
-        _copy_end(log, staged, size, limit_bytes)
-        staged.replace(earlier(log))
+        with log.open("rb", buffering=0) as source, staged.open("wb", buffering=0) as target:
+            source.seek(size - limit_bytes // 2)
+            _copy(source, target, limit_bytes // 2)
+            staged.replace(earlier(log))
+            _follow(source, target, limit_bytes)
+            os.truncate(log, 0)
     finally:
         staged.unlink(missing_ok=True)
 
 
-def _copy_end(log: Path, staged: Path, size: int, limit_bytes: int) -> None:
-    with log.open("rb") as source, staged.open("wb") as target:
-        source.seek(size - limit_bytes)
-        while (left := limit_bytes - target.tell()) > 0 and (data := source.read(min(left, _COPY_BYTES))):
-            target.write(data)
+def _follow(source: io.FileIO, target: io.FileIO, limit_bytes: int) -> None:
+    """Copy what came meanwhile, until there is no more of it or no more room: in a storm, its end."""
+    while (new := os.fstat(source.fileno()).st_size - source.tell()) > 0 and (room := limit_bytes - target.tell()):
+        source.seek(max(new - room, 0), io.SEEK_CUR)
+        _copy(source, target, min(new, room))
+
+
+def _copy(source: io.FileIO, target: io.FileIO, count: int) -> None:
+    while count > 0 and (data := source.read(min(count, _COPY_BYTES))):
+        left = memoryview(data)
+        while left:
+            left = left[target.write(left) :]
+        count -= len(data)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tasks.launch.logs import cap, earlier
 
 
@@ -24,7 +26,7 @@ def test_of_a_large_log_the_end_is_kept_and_its_writers_go_on(tmp_path: Path) ->
     with log.open("ab", buffering=0) as writer:
         writer.write(b"first line\n" * 5 + b"\xff\xfe last\n")
         cap(log, 20)
-        assert earlier(log).read_bytes() == b"\nfirst line\n\xff\xfe last\n"[-20:]
+        assert earlier(log).read_bytes() == b"e\n\xff\xfe last\n"
         writer.write(b"next\n")
     assert log.read_bytes() == b"next\n"
 
@@ -34,8 +36,42 @@ def test_the_kept_part_is_replaced_by_the_next(tmp_path: Path) -> None:
     for letter in (b"a", b"b"):
         log.write_bytes(letter * 30)
         cap(log, 20)
-    assert earlier(log).read_bytes() == b"b" * 20
+    assert earlier(log).read_bytes() == b"b" * 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "log.txt.1"]
+
+
+def test_what_is_written_while_the_end_is_moved_is_moved_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"a" * 30)
+    replace = Path.replace
+
+    def and_write(staged: Path, target: Path) -> Path:
+        with log.open("ab") as writer:
+            writer.write(b"why it died")
+        return replace(staged, target)
+
+    monkeypatch.setattr(Path, "replace", and_write)
+    cap(log, 30)
+    assert not earlier(log).exists()
+    log.write_bytes(b"a" * 31)
+    cap(log, 30)
+    assert earlier(log).read_bytes() == b"a" * 15 + b"why it died"
+    assert log.read_bytes() == b""
+
+
+def test_in_a_storm_the_end_of_what_came_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"a" * 31)
+    replace = Path.replace
+
+    def and_write(staged: Path, target: Path) -> Path:
+        with log.open("ab") as writer:
+            writer.write(b"b" * 40 + b"why it died")
+        return replace(staged, target)
+
+    monkeypatch.setattr(Path, "replace", and_write)
+    cap(log, 30)
+    assert earlier(log).read_bytes() == b"a" * 15 + b"bbbb" + b"why it died"
 
 
 @contextmanager
@@ -52,6 +88,6 @@ def no_file_beyond(size: int) -> Iterator[None]:
 def test_where_nothing_can_be_kept_the_log_is_emptied_all_the_same_and_nobody_fails(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_bytes(b"a" * 30)
-    with no_file_beyond(10):
+    with no_file_beyond(5):
         cap(log, 20)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("log.txt", b"")]
