@@ -13,6 +13,8 @@ _log = logging.getLogger(__name__)
 
 LIMIT_BYTES = 64 << 20
 _COPY_BYTES = 1 << 20
+_LOOKS = 10
+"""At the end of a log that is moved: a storm may be quicker than the disk, and has no last words."""
 _alone = threading.Lock()
 
 
@@ -25,9 +27,9 @@ def cap(log: Path, limit_bytes: int = LIMIT_BYTES) -> None:
     """Move the log's end to `<log>.1` and empty it, once it has grown beyond the limit.
 
     Its writers hold it open to append, so they go on in the emptied file. What they write meanwhile is moved too, so
-    that the last words of a process that dies just now are kept; only what comes between a look at the end of the file
-    and its emptying, microseconds later, is lost. Where the disk is too full to keep anything, all of it is: no step
-    fails for want of a log.
+    that the last words of a process that dies just now are kept; only what comes between the last look at its size and
+    its emptying, microseconds later unless a large write is going on, is lost. Where the disk is too full to keep
+    anything, all of it is: no step fails for want of a log.
 
     Args:
         log: the file; nothing happens where it is not there.
@@ -57,10 +59,15 @@ def _move_end(log: Path, size: int, limit_bytes: int) -> None:
 
 
 def _follow(source: io.FileIO, target: io.FileIO, limit_bytes: int) -> None:
-    """Copy what came meanwhile, until there is no more of it or no more room: in a storm, its end."""
-    while (new := os.fstat(source.fileno()).st_size - source.tell()) > 0 and (room := limit_bytes - target.tell()):
-        source.seek(max(new - room, 0), io.SEEK_CUR)
-        _copy(source, target, min(new, room))
+    """Copy what came meanwhile until there is no more of it; where there is no room, the newer takes the older's."""
+    for _ in range(_LOOKS):
+        if (new := os.fstat(source.fileno()).st_size - source.tell()) <= 0:
+            return
+        if new > limit_bytes - target.tell():
+            target.seek(0)
+            target.truncate()
+            source.seek(max(new - limit_bytes // 2, 0), io.SEEK_CUR)
+        _copy(source, target, min(new, limit_bytes - target.tell()))
 
 
 def _copy(source: io.FileIO, target: io.FileIO, count: int) -> None:
