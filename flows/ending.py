@@ -16,6 +16,7 @@ from flows.guarding import Terminated, give_up
 from flows.outcome import FlowOutcome, outcome_in
 from tasks.foundation.errors import DependencyError
 from tasks.foundation.values import Value
+from tasks.tracking import redact
 
 if TYPE_CHECKING:
     from prefect import Flow, State
@@ -96,5 +97,5 @@ def _without_server(error: Exception) -> Exception:
     request = error if isinstance(error, httpx.HTTPError) else error.__cause__
     if not isinstance(request, httpx.HTTPError):
         return error
-    what = f"Prefect's server does not answer ({type(request).__name__}: {request})"
+    what = f"Prefect's server does not answer ({type(request).__name__}: {redact(str(request))})"
     return DependencyError(what, where="PREFECT_API_URL", fix="Start it and run this again; nothing is lost")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -21,8 +20,6 @@ from tasks.foundation.errors import DependencyError, ResourceError, TunelineErro
 from tasks.launch.guard import PARENT
 from tasks.launch.starting import start_process
 from tasks.tracking import redact
-
-log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 PAGE_PORT = 4200
@@ -174,7 +171,7 @@ def start_server(port: int, log: Path) -> OwnServer:
     return OwnServer(process, log)
 
 
-def wait_for_server(own: OwnServer | None, say: Callable[[str], None] = log.warning) -> None:
+def wait_for_server(own: OwnServer | None, say: Callable[[str], None]) -> None:
     """Return when the server that PREFECT_API_URL names answers.
 
     Args:

@@ -32,17 +32,17 @@ def reconcile_runs(uri: str | None, every: float | None, console: Console, *, al
     log_to(log_file)
     configure_prefect(here.prefect)
     if every is None:
-        _say(close_left_open(here, uri, all_hosts=all_hosts) or [NOTHING], console)
+        _say(close_left_open(here, uri, console, all_hosts=all_hosts) or [NOTHING], console)
         return
     while True:
-        _say(_patiently(here, uri, all_hosts=all_hosts), console)
+        _say(_patiently(here, uri, console, all_hosts=all_hosts), console)
         cap(log_file)
         time.sleep(every)
 
 
-def _patiently(here: Workspace, uri: str | None, *, all_hosts: bool) -> list[str]:
+def _patiently(here: Workspace, uri: str | None, console: Console, *, all_hosts: bool) -> list[str]:
     try:
-        return close_left_open(here, uri, all_hosts=all_hosts)
+        return close_left_open(here, uri, console, all_hosts=all_hosts)
     except ConfigError:
         raise
     except Exception as error:  # the outermost frame of a loop that is there for the time after outages
@@ -50,7 +50,7 @@ def _patiently(here: Workspace, uri: str | None, *, all_hosts: bool) -> list[str
         return [f"Not this time: {ErrorRecord.of(error).error()}"]
 
 
-def close_left_open(here: Workspace, uri: str | None, *, all_hosts: bool) -> list[str]:
+def close_left_open(here: Workspace, uri: str | None, console: Console, *, all_hosts: bool) -> list[str]:
     """One look; what there is to say of it. A Prefect server of our own is started only where it may be needed."""
     from flows.reconcile import close_flow_runs, close_runs, tracking_of
 
@@ -58,7 +58,7 @@ def close_left_open(here: Workspace, uri: str | None, *, all_hosts: bool) -> lis
     flow_runs: list[str] = []
     if any(here.flow_runs.glob("*.owner")):
         with prefect_server(here.runs / "prefect-server.log") as own:
-            wait_for_server(own)
+            wait_for_server(own, lambda line: _say([line], console))
             flow_runs = close_flow_runs(here, all_hosts=all_hosts)
     lines = [f"MLflow: closed {name} as KILLED" for name in closed]
     lines += [f"Prefect: closed {name}" for name in flow_runs]

@@ -41,7 +41,7 @@ def cap(log: Path, limit_bytes: int = LIMIT_BYTES) -> None:
         try:
             _move_end(log, size, limit_bytes)
         except OSError as error:
-            _log.warning("%s is emptied, and nothing of it could be kept: %s", log, error)
+            _log.warning("%s is emptied, and its end could not be kept: %s", log, error)
             os.truncate(log, 0)
 
 

@@ -28,7 +28,9 @@ class Vigil:
     written.
     """
 
-    def __init__(self, process: psutil.Process, stall: StallSettings, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, process: psutil.Process, stall: StallSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._process = process
         self._stall = stall
         self._clock = clock

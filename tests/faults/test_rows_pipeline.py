@@ -93,7 +93,7 @@ def prefect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnServ
     port = free_port()
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
     server = start_server(port, tmp_path / "prefect.log")
-    wait_for_server(server)
+    wait_for_server(server, print)
     yield server
     server.stop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from prefect import State, flow
 from prefect.exceptions import TerminationSignal
@@ -45,7 +46,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnServe
     monkeypatch.setenv("PREFECT_API_URL", url)
     monkeypatch.setattr(ending, "_THREAD_SECONDS", 60.0)
     own = start_server(port, tmp_path / "log")
-    wait_for_server(own)
+    wait_for_server(own, print)
     quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}
     with temporary_settings(
         {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 2, PREFECT_CLIENT_RETRY_JITTER_FACTOR: 0} | quiet
@@ -102,3 +103,23 @@ def test_a_server_that_is_gone_before_the_flow_begins_is_named(server: OwnServer
     server.stop()
     with pytest.raises(DependencyError, match="Prefect's server does not answer"):
         run_to_its_end(toy, "toy.yaml", [])
+
+
+class Refused:
+    """As a flow whose server answers 503 to its first request, again and again."""
+
+    def fn(self) -> None:
+        raise AssertionError("it never begins")
+
+    def with_options(self) -> Refused:
+        return Refused()
+
+    def __call__(self, *_: object, **__: object) -> None:
+        request = httpx.Request("POST", "http://anna:s3cretpass@127.0.0.1:1/api/flow_runs/")
+        httpx.Response(503, request=request).raise_for_status()
+
+
+def test_a_password_in_the_servers_address_is_not_said() -> None:
+    with pytest.raises(DependencyError, match="503 Service Unavailable") as failed:
+        run_to_its_end(Refused(), "toy.yaml", [])  # type: ignore[arg-type]
+    assert "s3cretpass" not in str(failed.value)

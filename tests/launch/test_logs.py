@@ -40,38 +40,32 @@ def test_the_kept_part_is_replaced_by_the_next(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "log.txt.1"]
 
 
-def test_what_is_written_while_the_end_is_moved_is_moved_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = tmp_path / "log.txt"
-    log.write_bytes(b"a" * 30)
+def write_while_moved(log: Path, words: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that comes between the copy of a log's end and its emptying."""
     replace = Path.replace
 
     def and_write(staged: Path, target: Path) -> Path:
         with log.open("ab") as writer:
-            writer.write(b"why it died")
+            writer.write(words)
         return replace(staged, target)
 
     monkeypatch.setattr(Path, "replace", and_write)
-    cap(log, 30)
-    assert not earlier(log).exists()
+
+
+def test_what_is_written_while_the_end_is_moved_is_moved_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log.txt"
     log.write_bytes(b"a" * 31)
+    write_while_moved(log, b"why it died", monkeypatch)
     cap(log, 30)
-    assert earlier(log).read_bytes() == b"a" * 15 + b"why it died"
-    assert log.read_bytes() == b""
+    assert (earlier(log).read_bytes(), log.read_bytes()) == (b"a" * 15 + b"why it died", b"")
 
 
 def test_in_a_storm_the_end_of_what_came_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log.txt"
     log.write_bytes(b"a" * 31)
-    replace = Path.replace
-
-    def and_write(staged: Path, target: Path) -> Path:
-        with log.open("ab") as writer:
-            writer.write(b"b" * 40 + b"why it died")
-        return replace(staged, target)
-
-    monkeypatch.setattr(Path, "replace", and_write)
+    write_while_moved(log, b"b" * 40 + b"why it died", monkeypatch)
     cap(log, 30)
-    assert earlier(log).read_bytes() == b"bbbb" + b"why it died"
+    assert (earlier(log).read_bytes(), log.read_bytes()) == (b"bbbb" + b"why it died", b"")
 
 
 @contextmanager
