@@ -4,15 +4,17 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 JOBS   ?= 2
+REFERENCE := docs/methods-reference.md
 
-.PHONY: demo test test-system test-all bench check format clean help
+.PHONY: demo test test-system test-all bench check docs format clean help
 
 help:
 	@echo "make demo      set up and run the main job on the embedded model and data"
 	@echo "make test      set up and run the tests"
 	@echo "make test-all  also those that need servers, a browser or minutes"
 	@echo "make bench     measure tuneline against a plain script, in ratios (an hour or two)"
-	@echo "make check     ruff, mypy, import-linter"
+	@echo "make check     ruff, mypy, import-linter, and docs that are what the code says"
+	@echo "make docs      write docs/methods-reference.md from the code"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,10 +26,10 @@ demo: $(READY)
 	$(BIN)/tuneline run configs/experiments/demo.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not system"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not system"
 
 test-system: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m system
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m system
 
 test-all: test test-system
 
@@ -39,6 +41,11 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m flows methods --markdown | diff -u $(REFERENCE) - || (echo "make docs writes it anew"; exit 1)
+
+docs: $(READY)
+	$(BIN)/python -m flows methods --markdown > $(REFERENCE).new
+	mv $(REFERENCE).new $(REFERENCE)
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -10,17 +10,18 @@ from rich.table import Table
 
 from tasks.foundation.values import Value
 
-Verdict = Literal["right", "loud", "silent", "leftovers", "hangs", "not applicable"]
+Verdict = Literal["right", "loud", "silent", "leftovers", "hangs", "not applicable", "holds", "does not hold"]
 """
 - right: ended as if nothing had happened, or refused before it could do harm, and cleaned up;
 - loud: failed and said so, though a person must find out what to do;
 - silent: a wrong or damaged result, or a lost promise, with exit code 0 and no word;
 - leftovers: the right result, but processes, half folders or records that say RUNNING stay behind;
 - hangs: nothing happened until we stopped waiting;
+- holds, does not hold: what was claimed of numbers;
 - not applicable: it has no such thing, or it cannot be done here; `saw` says which.
 """
 
-_STYLES = {"right": "green", "loud": "yellow", "not applicable": "dim"}
+_STYLES = {"right": "green", "holds": "green", "loud": "yellow", "not applicable": "dim"}
 
 
 class Finding(Value):

@@ -50,8 +50,12 @@ def _run(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> str:
 
 def run_tuneline(world: World, *arguments: str, env: Mapping[str, str] = {}) -> float:
     """Wall seconds of `tuneline …` in the world's folder."""
-    command = [sys.executable, "-m", "flows", *arguments]
-    return seconds_of(command, world.folder, environment(world.folder) | dict(env))
+    return seconds_of(tuneline(*arguments), world.folder, environment(world.folder) | dict(env))
+
+
+def tuneline(*arguments: str) -> list[str]:
+    """The command as this interpreter starts it."""
+    return [sys.executable, "-m", "flows", *arguments]
 
 
 def run_plain(world: World, method: str, changes: Mapping[str, str] = {}) -> float:

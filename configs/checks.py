@@ -20,11 +20,13 @@ from tasks.foundation.errors import ConfigError, DataError, ResourceError, Tunel
 from tasks.health.machine import writable_check
 from tasks.health.servers import tracking_check
 from tasks.launch.slots import accelerators
-from tasks.methods import Conditions, Method
+from tasks.methods import Conditions, Method, base_quantization, refuse_quantization
 from tasks.metrics import all_metrics
-from tasks.models import BaseModelFacts, resolve_base
+from tasks.models import BaseModelFacts, ModelSettings, resolve_base
+from tasks.sources.reference import check_sources
 from tasks.tracking.uri import sqlite_file, tracking_uri
 from tasks.training.engines import refuse_engine, resolve_precision
+from tasks.vocabulary import check_settings, check_tokens, read_document
 
 T = TypeVar("T")
 
@@ -51,10 +53,13 @@ def validate(
     """
     problems: list[TunelineError] = []
     facts = _caught(problems, lambda: _base_facts(experiment))
+    _caught(problems, lambda: _check_vocabulary(experiment.model))
     for side in ("train", "eval"):
         problems += _data_problems(experiment, side, rows=rows)
     _caught(problems, lambda: _check_probe(experiment.evaluation.probe))
     problems += _engine_problems(experiment)
+    for method in experiment.methods:
+        _caught(problems, partial(check_sources, method))
     if facts is not None:
         problems += _method_problems(experiment, facts)
         _caught(problems, lambda: _check_answer_room(experiment, facts))
@@ -82,6 +87,15 @@ def _base_facts(experiment: Experiment) -> BaseModelFacts | None:
     if settings.revision and not Path(settings.name_or_path).is_dir():
         return None
     return resolve_base(settings).facts
+
+
+def _check_vocabulary(settings: ModelSettings) -> None:
+    """What the files of an extension show; a base that is made or fetched is looked at when it is there."""
+    if settings.extend_vocabulary is None:
+        return
+    check_settings(settings.extend_vocabulary)
+    if (folder := Path(settings.name_or_path)).is_dir():
+        check_tokens(settings.extend_vocabulary, read_document(folder, extends=True))
 
 
 def _data_problems(experiment: Experiment, side: Side, *, rows: bool) -> list[TunelineError]:
@@ -129,8 +143,9 @@ def _engine_problems(experiment: Experiment) -> list[TunelineError]:
         return problems
     layout = distributed.layout(deepspeed_of(distributed, training), accelerators=bool(accelerators()))
     for method in experiment.methods:
-        if method.info.holds != "nothing":
-            _caught(problems, partial(refuse_engine, method, training, layout))
+        if method.holds != "nothing":
+            held = base_quantization(method, experiment.model.quantized())
+            _caught(problems, partial(refuse_engine, method, training, layout, held))
     _caught(problems, lambda: resolve_precision(training, layout))
     return problems
 
@@ -142,8 +157,11 @@ def _method_problems(experiment: Experiment, facts: BaseModelFacts) -> list[Tune
         max_seq_length=experiment.data.max_seq_length,
     )
     problems: list[TunelineError] = []
+    own = experiment.model.quantized()
     for method in experiment.methods:
-        _caught(problems, partial(method.check, facts, conditions))
+        _caught(problems, partial(refuse_quantization, method, own))
+        wanted = conditions.model_copy(update={"quantization": base_quantization(method, own)})
+        _caught(problems, partial(method.check, facts, wanted))
     return problems
 
 
@@ -172,10 +190,10 @@ def _check_room(experiment: Experiment, facts: BaseModelFacts | None, runs: Path
 
 def _kept_bytes(method: Method, experiment: Experiment, facts: BaseModelFacts) -> int:
     """Of one method's cells: whole models (trained or merged), and one set of checkpoints while it trains."""
-    merges = method.info.mergeable and experiment.merge.enabled
-    if method.info.holds != "model" and not merges:
+    merges = not method.unmergeable() and experiment.merge.enabled
+    if method.holds != "model" and not merges:
         return 0
     models = len(experiment.training.seeds) * facts.parameters * _BYTES.get(facts.dtype, 4)
-    if method.info.holds != "model":
+    if method.holds != "model":
         return models
     return models + experiment.training.save_total_limit * facts.parameters * _STATE_BYTES

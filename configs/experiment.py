@@ -89,18 +89,22 @@ def _named_sources(data: DataSettings) -> DataSettings:
 
 
 def _known_metrics(evaluation: EvaluationSettings) -> EvaluationSettings:
-    known, broken = all_metrics(), []
-    for index, name in enumerate(evaluation.metrics):
-        path: KeyPath = ("metrics", index)
-        if name not in known:
-            close = nearest(name, known)
-            fix = f"Did you mean {close}?" if close else ""
-            broken.append(BrokenRule(path=path, what=f"no metric {shown(name)}", allowed=listed(known), fix=fix))
-        elif name in evaluation.metrics[:index]:
-            broken.append(BrokenRule(path=path, what=f"{shown(name)} stands twice", fix="Keep one"))
+    broken = [*_unknown_names("metrics", evaluation.metrics), *_unknown_names("size_metrics", evaluation.size_metrics)]
     if broken:
         raise BrokenRulesError(broken)
     return evaluation
+
+
+def _unknown_names(key: str, names: Sequence[str]) -> Iterator[BrokenRule]:
+    known = all_metrics()
+    for index, name in enumerate(names):
+        path: KeyPath = (key, index)
+        if name not in known:
+            close = nearest(name, known)
+            fix = f"Did you mean {close}?" if close else ""
+            yield BrokenRule(path=path, what=f"no metric {shown(name)}", allowed=listed(known), fix=fix)
+        elif name in names[:index]:
+            yield BrokenRule(path=path, what=f"{shown(name)} stands twice", fix="Keep one")
 
 
 AnyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(_parse_method)]
@@ -159,7 +163,7 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _rules(self) -> Experiment:
         broken = [*_attention_rules(self), *_schedule_rules(self.training), *_registry_rules(self)]
-        broken += _strategy_rules(self.distributed)
+        broken += [*_strategy_rules(self.distributed), *_size_rules(self)]
         if broken:
             raise BrokenRulesError(broken)
         return self
@@ -228,6 +232,15 @@ def _schedule_rules(training: TrainingSettings) -> Iterator[BrokenRule]:
         yield BrokenRule(path=("training", "warmup_ratio"), what=what, fix=fix)
 
 
+def _size_rules(experiment: Experiment) -> Iterator[BrokenRule]:
+    """No setting that somebody wrote is ignored."""
+    wanted = experiment.evaluation.size_metrics
+    usual = EvaluationSettings.model_fields["size_metrics"].default
+    if wanted != usual and not any(method.sizes() for method in experiment.methods):
+        what = "no method's result can be served in several sizes"
+        yield BrokenRule(path=("evaluation", "size_metrics"), what=what, fix="Remove it, or add such a method")
+
+
 def _registry_rules(experiment: Experiment) -> list[BrokenRule]:
     broken = []
     metric, names = experiment.registry.metric, experiment.evaluation.metrics
@@ -237,7 +250,7 @@ def _registry_rules(experiment: Experiment) -> list[BrokenRule]:
         fix = "Add it to evaluation.metrics" if metric in all_metrics() else "Name one that is"
         broken.append(BrokenRule(path=("registry", "metric"), what=what, allowed=listed(measured), fix=fix))
     broken += _registered_names(experiment.registry)
-    if experiment.registry.model is not None and all(method.info.holds == "nothing" for method in experiment.methods):
+    if experiment.registry.model is not None and all(method.holds == "nothing" for method in experiment.methods):
         fix = "Add a method that trains, or remove registry.model"
         broken.append(
             BrokenRule(path=("registry", "model"), what="no method trains, so nothing can be registered", fix=fix)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from configs.document import Document, KeyPath, read_document
+from configs.expansion import expanded
 from configs.experiment import NAME_LENGTH, Experiment, with_environment
 from configs.explain import explain
 from configs.overrides import apply_overrides
@@ -40,7 +41,8 @@ class InvalidExperimentError(ConfigError):
 def load_experiment(
     path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
 ) -> Experiment:
-    """Read, override, check. Nothing but the file is looked at: no data, no model (see `configs.checks`).
+    """Read, override, expand, check. Nothing but the file and those that its methods name is looked at: no data, no
+    model (see `configs.checks`).
 
     Args:
         path: the YAML file.
@@ -51,7 +53,7 @@ def load_experiment(
         ConfigError: what is wrong with the file or with an override; an `InvalidExperimentError` when it is the
             experiment itself, with all problems in `details`.
     """
-    document = apply_overrides(read_document(path), overrides)
+    document = expanded(apply_overrides(read_document(path), overrides))
     if document.data.get("name") is None:
         document.data["name"] = name_from(path)
     placeholders = dict(_placeholders(document.data))

@@ -91,11 +91,18 @@ def manifest(
 
 
 @app.command()
-def methods(kind: Annotated[str | None, typer.Argument(help="One method, in full.")] = None) -> None:
+def methods(
+    kind: Annotated[str | None, typer.Argument(help="One method, in full.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="All of them, in full, as a page.")] = False,
+) -> None:
     """List the fine-tuning methods, or explain one."""
     from flows.commands.methods import show_methods
+    from flows.commands.methods_reference import methods_reference
 
-    show_methods(kind, Console())
+    if markdown:
+        sys.stdout.write(methods_reference())
+    else:
+        show_methods(kind, Console())
 
 
 @app.command()

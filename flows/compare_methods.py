@@ -26,7 +26,9 @@ from tasks.compare import compare
 from tasks.comparison.values import Comparison
 from tasks.evaluate import evaluate
 from tasks.evaluation.exam import Exam
+from tasks.extend_vocabulary import extend_vocabulary
 from tasks.find_base import find_base
+from tasks.find_sources import find_sources
 from tasks.launch import Launcher
 from tasks.merge import merge
 from tasks.merging.settings import MergeSettings
@@ -71,6 +73,8 @@ def compare_methods(
     with session(opening_of(settings, "compare-methods"), workspace()) as here:
         material = prepare_material(settings, here.place)
         shared = context_of(settings)
+        if any(method.sources() for method in settings.methods):
+            specs = find_sources(specs, material.extended.base, settings.tracking, here.place)
         cells = plan(specs, material, settings.training, shared, here.place)
         outcomes = run_cells(cells, settings.distributed, exam_of(settings, material), settings.merge, here)
         comparison = compare(outcomes, yardstick_of(settings), here.place)
@@ -94,8 +98,9 @@ def prepare_material(settings: Experiment, place: Place) -> Material:
     """What all cells share. (A Prefect task that is called, not submitted, hands back a Cached state unopened.)"""
     base = find_base.submit(settings.model, place).result()
     prepared = prepare_data.submit(settings.data, place).result()
-    tokens = tokenize_data.submit(prepared, base, settings.data, place).result()
-    return Material(base=base, prepared=prepared, tokens=tokens, conditions=conditions_of(settings))
+    extended = extend_vocabulary.submit(base, prepared, settings.model, place).result()
+    tokens = tokenize_data.submit(prepared, extended.base, settings.data, place).result()
+    return Material(extended=extended, prepared=prepared, tokens=tokens, conditions=conditions_of(settings))
 
 
 def run_cells(

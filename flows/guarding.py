@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,7 +20,14 @@ from typing import NoReturn
 import psutil
 from rich.console import Console
 
-from tasks.foundation.errors import CancelledRunError, InterruptedRunError, ResourceError, TunelineError, shortage
+from tasks.foundation.errors import (
+    FULL_DISK,
+    CancelledRunError,
+    InterruptedRunError,
+    ResourceError,
+    TunelineError,
+    shortage,
+)
 from tasks.launch.guard import cancel_with_parent, kill_descendants
 
 log = logging.getLogger(__name__)
@@ -29,6 +38,8 @@ _HURRY_SECONDS = 4.0
 """How long a flow without a worker gets to save and to close its runs."""
 _TIDYING_SECONDS = 10.0
 """How long libraries get to tidy up after everything of ours is closed."""
+_FULL_BYTES = 64 << 20
+"""A disk with less room is the one that was full: what could not be finished is deleted by now."""
 _TIDYING = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
@@ -102,7 +113,20 @@ def _cause(error: BaseException) -> TunelineError | None:
         return InterruptedRunError("interrupted (SIGINT)", fix=_GO_ON)
     if isinstance(error, Terminated):
         return CancelledRunError("terminated (SIGTERM)", fix=_GO_ON)
-    return error if isinstance(error, TunelineError) else shortage(error)
+    return error if isinstance(error, TunelineError) else _placed(shortage(error))
+
+
+def _placed(short: ResourceError | None) -> ResourceError | None:
+    """With the disk that is full where the error does not say which, as when a file that is open cannot grow."""
+    if short is None or short.where or short.what != FULL_DISK:
+        return short
+    places = [Path(os.environ.get("TUNELINE_RUNS") or "runs"), Path(), Path(tempfile.gettempdir())]
+    free: dict[Path, int] = {}
+    for place in places:
+        with suppress(OSError):
+            free[place.absolute()] = shutil.disk_usage(place).free
+    full = [str(place) for place in sorted(free, key=lambda place: free[place]) if free[place] < _FULL_BYTES]
+    return ResourceError(short.what, where=full[0], fix=short.fix) if full else short
 
 
 def _log_files() -> list[str]:

@@ -30,7 +30,7 @@ from tasks.workspace import Workspace
 from tasks.workspace.session import Opening
 
 BASE_LABEL = "base"
-"""The untuned base stands in every comparison: it is what the others are measured against."""
+"""The untuned base, without a hard prompt, stands in every comparison: it is what the others are measured against."""
 
 
 def load_settings(experiment: str, overrides: Sequence[str]) -> Experiment:
@@ -62,9 +62,10 @@ def context_of(settings: Experiment) -> Context:
 def specs_of(settings: Experiment, resume: Resume) -> tuple[CellSpec, ...]:
     """The untuned base once, then every method with every seed."""
     shared: dict[str, Any] = {"experiment": settings.name, "resume": resume, "layout": layout_of(settings)}
-    trained = [method for method in settings.methods if method.info.holds != "nothing"]
-    untrained = [method for method in settings.methods if method.info.holds == "nothing"]
-    untrained = untrained or [parse_method({"kind": "none", "name": BASE_LABEL})]
+    trained = [method for method in settings.methods if method.holds != "nothing"]
+    untrained = [method for method in settings.methods if method.holds == "nothing"]
+    if not any(method.prompting() is None for method in untrained):
+        untrained = [parse_method({"kind": "none", "name": BASE_LABEL}), *untrained]
     labels = cell_labels([*untrained, *trained], [settings.training.seeds[0]])[: len(untrained)]
     specs = [
         CellSpec(label=label, method=method.model_dump(mode="json"), seed=settings.training.seeds[0])

@@ -20,7 +20,7 @@ from tasks.workspace import Place, close_done, working
 def evaluate(merged: MergedCell, exam: Exam, place: Place) -> EvaluatedCell | State[EvaluatedCell]:
     """Likelihood, greedy answers and choices on the same rows; or adopt the scores of the same weights."""
     with working(place, "evaluate") as reporter:
-        job = exam.job(merged.candidate)
+        job = exam.job(merged.candidate, merged.adapter, merged.adapter_digest)
         artifact = place.workspace.store.make(
             "evaluate",
             evaluation_key(job, merged.weights_digest),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from prefect import task
 
-from tasks.embedded import EMBEDDED_PREFIX, embedded_key
-from tasks.embedded.child import build_base_in_child
-from tasks.launch.children import run_in_child_reporting
+from tasks.embedded import EMBEDDED_PREFIX
 from tasks.models.hub import fetch
 from tasks.models.resolve import resolve_base
 from tasks.models.settings import ModelSettings
 from tasks.models.values import BaseModel
+from tasks.sources.embedded import embedded_folder
 from tasks.workspace import Place, reporting
 
 
@@ -20,10 +19,5 @@ def find_base(settings: ModelSettings, place: Place) -> BaseModel:
     with reporting(place, "prepare") as reporter:
         if not settings.name_or_path.startswith(EMBEDDED_PREFIX):
             return resolve_base(settings, fetch(settings) if settings.revision else None)
-        artifact = place.workspace.store.make(
-            "base",
-            embedded_key(),
-            lambda folder: run_in_child_reporting(build_base_in_child, reporter.progress, folder),
-            made_by=place.run.key,
-        )
-        return resolve_base(settings, artifact.path)
+        folder = embedded_folder(place.workspace.store, reporter.progress, place.run.key)
+        return resolve_base(settings, folder)

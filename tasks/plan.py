@@ -10,12 +10,12 @@ from prefect import task
 from tasks.data.values import PreparedData, TokenizedData
 from tasks.foundation.values import Value
 from tasks.methods import Conditions
-from tasks.models.values import BaseModel
-from tasks.records import Context, describe_cell, describe_run, record_data, record_tokens
+from tasks.records import Context, describe_cell, describe_run, record_data, record_tokens, record_vocabulary
 from tasks.training.lineage import Resume, with_past
 from tasks.training.plan import CellSpec, plan_cell
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
+from tasks.vocabulary import ExtendedBase
 from tasks.workspace import Place, open_cell, reporting
 from tasks.workspace.board import Board, CellState
 
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 class Material(Value):
     """What all cells share."""
 
-    base: BaseModel
+    extended: ExtendedBase
+    """The base that every method starts from."""
     prepared: PreparedData
     tokens: TokenizedData
     conditions: Conditions
@@ -48,7 +49,9 @@ def plan(
         describe_run(place.run, shared)
         tokens = material.tokens.artifact
         cells = [
-            _with_past(plan_cell(spec, material.base, tokens, training, material.conditions), spec.resume, place)
+            _with_past(
+                plan_cell(spec, material.extended.base, tokens, training, material.conditions), spec.resume, place
+            )
             for spec in specs
         ]
         return tuple(
@@ -72,5 +75,6 @@ def _open(cell: Cell, material: Material, shared: Context, place: Place, note: s
     describe_cell(cell, place.run, shared)
     record_data(material.prepared, [place.run])
     record_tokens(material.tokens, [place.run])
+    record_vocabulary(material.extended, [place.run])
     Board(place.board).show(CellState(label=cell.label, phase="waiting", position=place.position, detail=note))
     return PlannedCell(cell=cell, place=place)

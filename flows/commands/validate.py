@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +24,7 @@ def validate_experiment(path: Path, overrides: Sequence[str], console: Console) 
         sys.stderr.write(f"tuneline: {problem}\n")
     if settings is None or problems:
         return problems[0].exit_code
-    cells = sum(len(settings.training.seeds) for method in settings.methods if method.info.holds != "nothing")
+    cells = sum(len(settings.training.seeds) for method in settings.methods if method.holds != "nothing")
     counted = "1 cell" if cells == 1 else f"{cells} cells"
     console.print(
         f"{path}: valid. {counted} to train on {settings.model.name_or_path}.", highlight=False, soft_wrap=True
@@ -33,7 +35,23 @@ def validate_experiment(path: Path, overrides: Sequence[str], console: Console) 
 def examined(path: Path, overrides: Sequence[str]) -> tuple[Experiment | None, Sequence[TunelineError]]:
     """The experiment and its problems; where the file itself is wrong, every problem of the file."""
     try:
-        settings = with_environment(load_experiment(path, overrides), os.environ)
+        with _notes_on_stderr():
+            settings = with_environment(load_experiment(path, overrides), os.environ)
     except InvalidExperimentError as error:
         return None, error.details
     return settings, validate(settings)
+
+
+@contextmanager
+def _notes_on_stderr() -> Iterator[None]:
+    """What methods say of files that they read: which parts of them are not heeded."""
+    noted, handler = logging.getLogger("tasks.methods"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("tuneline: note: %(message)s"))
+    level = noted.level
+    noted.addHandler(handler)
+    noted.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        noted.removeHandler(handler)
+        noted.setLevel(level)

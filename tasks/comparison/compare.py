@@ -9,7 +9,8 @@ from tasks.comparison.values import Comparison, ComparisonRow, MetricColumn
 from tasks.foundation.errors import ConfigError, IntegrityError
 
 BASELINE = "none"
-"""Kind of the untuned base: what every other row is measured against, and what cannot win."""
+"""Kind of the untuned base. Asked as the data section says it is what every other row is measured against; with a hard
+prompt it is a row of its own. Neither can win: nothing was trained, so there is nothing to register."""
 
 
 def compare(
@@ -25,7 +26,7 @@ def compare(
     """
     deciding = _deciding(columns, metric)
     _require_one_yardstick(rows, rows_digest)
-    baseline = next((row for row in rows if row.kind == BASELINE and row.status != "failed"), None)
+    baseline = next((row for row in rows if is_baseline(row) and row.status != "failed"), None)
     ordered = sorted((_with_delta(row, baseline, columns) for row in rows), key=lambda row: _rank(row, deciding))
     return Comparison(
         name=name,
@@ -37,6 +38,11 @@ def compare(
         winner=next((row.label for row in ordered if row.kind != BASELINE and _score(row, metric) is not None), None),
         rows_digest=rows_digest,
     )
+
+
+def is_baseline(row: ComparisonRow) -> bool:
+    """Whether it is the untuned base without a hard prompt."""
+    return row.kind == BASELINE and not row.hard_prompt
 
 
 def _deciding(columns: Sequence[MetricColumn], metric: str) -> MetricColumn:

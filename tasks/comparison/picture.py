@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation
 from matplotlib.ticker import NullFormatter
 
-from tasks.comparison.compare import BASELINE
+from tasks.comparison.compare import BASELINE, is_baseline
 from tasks.comparison.units import decimals_of, fixed, short_count
 from tasks.comparison.values import Comparison, ComparisonRow
 
@@ -94,7 +94,7 @@ def _scatter(axes: Axes, comparison: Comparison, rows: list[ComparisonRow]) -> N
     for size, value, row in points:
         wins = row.label == comparison.winner
         axes.scatter(size, value, s=42, color=_colour(comparison, row), zorder=4 if wins else 3)
-    base = next((_value(row, comparison.metric) for row in rows if row.kind == BASELINE), None)
+    base = next((_value(row, comparison.metric) for row in rows if is_baseline(row)), None)
     if base is not None:
         axes.axhline(base, color=_BASE, linestyle="--", linewidth=1, label="untuned base")
         axes.legend(loc="best", fontsize=8, frameon=False)

@@ -13,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.comparison.columns import ALWAYS, Column, columns_of
+from tasks.comparison.compare import BASELINE
+from tasks.comparison.markdown import line, markdown_cell, one_line
+from tasks.comparison.sizes import size_lines, size_table
 from tasks.comparison.values import Comparison, ComparisonRow
 
 _FACTS = (
@@ -38,16 +41,16 @@ def to_markdown(comparison: Comparison) -> str:
         "",
         _verdict(comparison),
         "",
-        _line(head),
-        _line(["---", "---", *_rights(columns)]),
+        line(head),
+        line(["---", "---", *_rights(columns)]),
     ]
     for place, row in enumerate(comparison.rows):
         label = f"**{markdown_cell(row.label)}**" if row.label == comparison.winner else markdown_cell(row.label)
-        lines.append(_line([label, row.status, *(markdown_cell(column.cells[place]) for column in columns)]))
+        lines.append(line([label, row.status, *(markdown_cell(column.cells[place]) for column in columns)]))
     notes = [f"- {markdown_cell(row.label)}: {markdown_cell(row.note)}" for row in comparison.rows if row.note]
     notes += [f"- {markdown_cell(row.label)} failed: {markdown_cell(row.reason)}" for row in _failed(comparison)]
     legend = "↑ more is better, ↓ less is better, Δ difference to the untuned base."
-    return "\n".join([*lines, "", *notes, *([""] if notes else []), legend, ""])
+    return "\n".join([*lines, "", *size_table(comparison), *notes, *([""] if notes else []), legend, ""])
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -60,7 +63,7 @@ def to_csv(comparison: Comparison) -> str:
         values = [row.metrics.get(name) for name in comparison.metrics]
         changes = [row.delta.get(name) for name in comparison.metrics]
         facts = [getattr(row, name) for name in _FACTS]
-        writer.writerow([row.label, row.kind, row.seed, row.status, _one_line(row.reason), *values, *changes, *facts])
+        writer.writerow([row.label, row.kind, row.seed, row.status, one_line(row.reason), *values, *changes, *facts])
     return out.getvalue()
 
 
@@ -108,24 +111,17 @@ class RichComparison:
 
     def _notes(self) -> Iterable[Text]:
         yield Text(_verdict(self.comparison))
+        for text in size_lines(self.comparison):
+            yield Text(text)
         cached = [row.label for row in self.comparison.rows if row.status == "cached"]
         if cached:
             who = "all cells" if len(cached) == len(self.comparison.rows) else ", ".join(cached)
             yield Text(f"cached, verified and not run again: {who}", style="dim")
         for row in self.comparison.rows:
             if row.note:
-                yield Text(f"{row.label}: {_one_line(row.note)}", style="yellow")
+                yield Text(f"{row.label}: {one_line(row.note)}", style="yellow")
         for row in _failed(self.comparison):
-            yield Text(f"{row.label} failed: {_one_line(row.reason)}", style="red")
-
-
-def markdown_cell(text: str) -> str:
-    """Text that stays inside one cell of a Markdown table."""
-    return _one_line(text).replace("\\", "\\\\").replace("|", "\\|")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+            yield Text(f"{row.label} failed: {one_line(row.reason)}", style="red")
 
 
 def _fitting(columns: list[Column], room: int) -> list[Column]:
@@ -147,15 +143,15 @@ def _verdict(comparison: Comparison) -> str:
     direction = "highest" if comparison.higher_is_better else "lowest"
     if comparison.winner is None:
         return f"No winner by {direction} {comparison.metric}: no trained cell has a score."
-    return f"Winner by {direction} {comparison.metric}: {comparison.winner}."
+    verdict = f"Winner by {direction} {comparison.metric}: {comparison.winner}."
+    first = comparison.rows[0]
+    if first.kind != BASELINE:
+        return verdict
+    return f"{verdict} {first.label} is better and trains nothing, so it cannot win."
 
 
 def _failed(comparison: Comparison) -> list[ComparisonRow]:
     return [row for row in comparison.rows if row.status == "failed"]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _rights(columns: list[Column]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The report folder of a comparison: comparison.md, .csv, .json, .png and samples.md."""
+"""The report folder of a comparison: comparison.md, .csv, .json, .png, sizes.png and samples.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tasks.artifacts import write_durably
 from tasks.comparison import picture, samples
+from tasks.comparison.curves import draw_sizes
 from tasks.comparison.render import to_csv, to_markdown
+from tasks.comparison.sizes import sized_rows
 from tasks.comparison.values import Comparison
 from tasks.evaluation.values import Sample
 
@@ -23,6 +25,8 @@ def write_report(comparison: Comparison, answers: Mapping[str, Sequence[Sample]]
     write_durably(folder / "comparison.csv", to_csv(comparison))
     write_durably(folder / "comparison.json", comparison.model_dump_json(indent=2))
     picture.draw(comparison, folder / "comparison.png")
+    if sized_rows(comparison):
+        draw_sizes(comparison, folder / "sizes.png")
     if any(answers.values()):
         write_durably(folder / "samples.md", samples.to_markdown(answers))
     return markdown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.comparison.render import markdown_cell
+from tasks.comparison.markdown import markdown_cell
 from tasks.comparison.units import NOTHING
 from tasks.evaluation.values import Sample
 

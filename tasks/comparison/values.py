@@ -29,7 +29,7 @@ class ComparisonRow(Value):
     reason: str = ""
     """One line, when it failed."""
     note: str = ""
-    """One line, where something else ran than was asked for."""
+    """One line: the earlier results that it goes on from, and where something else ran than was asked for."""
     metrics: dict[str, float] = Field(default_factory=dict)
     delta: dict[str, float] = Field(default_factory=dict)
     """Metric -> difference to the untuned base."""
@@ -40,6 +40,10 @@ class ComparisonRow(Value):
     train_seconds: float | None = None
     tokens_per_second: float | None = None
     weights_bytes: int | None = None
+    sizes: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Size -> metric -> value, the largest first, where the result can be served in several."""
+    hard_prompt: bool = False
+    """The untuned base asked with examples or a template of its own."""
     merge: str = "-"
     """`merged`, `not_needed`, `cannot`, `disabled` or `-`."""
     run_id: str = ""

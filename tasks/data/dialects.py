@@ -23,6 +23,11 @@ _FIXED_DAY = date(2024, 7, 26)
 """Templates that print today's date print this one: the same row has the same tokens every day."""
 
 
+Examples = Sequence[tuple[Turn, ...]]
+"""Conversations that stand in front of a question."""
+SEPARATOR = "\n\n"
+
+
 class Dialect(Protocol):
     """Turns to segments; those of a conversation begin with those of its beginning."""
 
@@ -37,15 +42,19 @@ class Dialect(Protocol):
     def conversation(self, turns: Sequence[Turn], where: str) -> list[Segment]:
         """The whole conversation, up to the end of its last answer."""
 
+    def behind(self, examples: Examples, turns: Sequence[Turn], where: str) -> list[Segment]:
+        """The turns (a prompt, or a conversation with its last answer) behind examples, of which nothing is learned."""
+
 
 class PlainDialect:
     """Pairs of prompt and completion one after another, the end token behind every answer."""
 
     end_token: str | None = None
 
-    def __init__(self, template: str) -> None:
+    def __init__(self, template: str, separator: str = SEPARATOR) -> None:
         self.name = template
         self._template = PlainTemplate.parse(template)
+        self._separator = separator
 
     def conversation(self, turns: Sequence[Turn], where: str) -> list[Segment]:
         """Prompts masked, answers learned; the system message in the first prompt."""
@@ -62,6 +71,17 @@ class PlainDialect:
         return segments
 
     prompt = conversation
+
+    def behind(self, examples: Examples, turns: Sequence[Turn], where: str) -> list[Segment]:
+        """Each example as it would stand alone, with its end token, then the separator."""
+        found: list[Segment] = []
+        between = ""
+        for number, part in enumerate((*examples, turns)):
+            first, *rest = self.conversation(part, where)
+            segments = [first._replace(text=between + first.text), *rest]
+            found += segments if number == len(examples) else _masked(segments)
+            between = self._template.after + self._separator
+        return found
 
 
 class ChatDialect:
@@ -98,6 +118,15 @@ class ChatDialect:
             raise DataError("the chat template does not keep the answer as it is", where=where, fix=_WAY_OUT)
         answer = answer.removesuffix(self._tail) + self._end
         return [*prompt, Segment(answer, learned=True, ended=self.end_token is None)]
+
+    def behind(self, examples: Examples, turns: Sequence[Turn], where: str) -> list[Segment]:
+        """Examples as earlier turns. The question's system message leads; another one leads its own example."""
+        joined = _joined(examples, turns)
+        answered = turns[-1].role == "assistant"
+        segments = self.conversation(joined, where) if answered else self.prompt(joined, where)
+        shown = sum(turn.role == "assistant" for example in examples for turn in example)
+        last = [place for place, segment in enumerate(segments) if segment.learned][shown - 1]
+        return [*_masked(segments[: last + 1]), *segments[last + 1 :]]
 
     def _behind(self, prompt: list[Segment], turns: Sequence[Turn], where: str) -> str:
         full = self._render(turns, where, generation=False)
@@ -177,6 +206,28 @@ def _first_token(tail: str, tokenizer: Any) -> tuple[str | None, str]:
         return None, ""
     at, _, token = places[0]
     return token, tail[: at + len(token)]
+
+
+def _masked(segments: Sequence[Segment]) -> list[Segment]:
+    return [segment._replace(learned=False) for segment in segments]
+
+
+def _joined(examples: Examples, turns: Sequence[Turn]) -> list[Turn]:
+    """One conversation, with one system message at most."""
+    lead = [turn for turn in turns[:1] if turn.role == "system"]
+    system = lead[0].content if lead else ""
+    spoken = [turn for example in examples for turn in _without_system(example, system)]
+    return [*lead, *spoken, *turns[len(lead) :]]
+
+
+def _without_system(example: tuple[Turn, ...], known: str) -> tuple[Turn, ...]:
+    """The example's turns; a system message that is not the known one leads the first of them."""
+    if example[0].role != "system":
+        return example
+    said, first, *rest = example
+    if said.content != known:
+        first = first.model_copy(update={"content": f"{said.content}\n\n{first.content}"})
+    return (first, *rest)
 
 
 def _dense(text: str) -> str:

@@ -19,7 +19,8 @@ class Sequence(NamedTuple):
     """One line of train.arrow or eval.arrow."""
 
     id: str
-    """The row's id; of a packed sequence the digest of its rows' ids."""
+    """The row's id, with a number behind it from its second rendering on; of a packed sequence the digest of its rows'
+    ids."""
     input_ids: list[int]
     labels: list[int]
     position_ids: list[int] | None = None

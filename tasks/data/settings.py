@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.data.plain_template import PlainTemplate
 from tasks.foundation.values import Settings
+
+_DEFAULT_TEMPLATE = "{prompt}\n{completion}"
+
+
+def _usable(template: str) -> str:
+    PlainTemplate.parse(template)
+    return template
+
 
 Columns = dict[str, str]
 """Our field name -> the file's column, for example {prompt: mr, completion: ref}."""
@@ -60,20 +69,38 @@ class DataSettings(Settings):
     """Tokens of a row at most, the end token included."""
     truncation: Literal["drop", "truncate", "error"] = "drop"
     """Rows over `max_seq_length`: drop them, cut the prompt from the left (never the answer), or fail. Counted."""
-    template: str = "{prompt}\n{completion}"
+    template: Annotated[str, AfterValidator(_usable)] = _DEFAULT_TEMPLATE
     """Plain template where there is no chat template: `{prompt}` and `{completion}` once each, `{system}` if wanted.
     What follows `{completion}` stands between the turns of a conversation, after the end token, and is not learned."""
+    templates: tuple[Annotated[str, AfterValidator(_usable)], ...] = ()
+    """Several plain templates in the place of `template`, so that a model learns the task and not one wording of it.
+    They word the training rows; evaluation and generation use the first."""
+    template_choice: Literal["all", "draw"] = "all"
+    """Each training row in all of `templates` (epochs get so many times longer), or in one, by `seed` and content."""
     use_chat_template: bool = True
-    """False: use `template` even where the tokenizer has a chat template."""
+    """False: use `template` or `templates` even where the tokenizer has a chat template."""
     train_on_prompt: bool = False
     """True: the loss counts the prompt's tokens too, not only the answer's."""
     packing: bool = False
     """Fill sequences up to `max_seq_length` with several rows that cannot see each other."""
     seed: int = 0
-    """Seed of the mixture's draw."""
+    """Seed of the mixture's draw, and of the templates'."""
 
-    @field_validator("template")
+    @model_validator(mode="before")
     @classmethod
-    def _template_is_usable(cls, template: str) -> str:
-        PlainTemplate.parse(template)
-        return template
+    def _first_template(cls, data: Any) -> Any:
+        """`template` is the first of `templates`, wherever one is asked for."""
+        several = data.get("templates") if isinstance(data, Mapping) else None
+        if not isinstance(several, list | tuple) or not several or "template" in data:
+            return data
+        return {**data, "template": several[0]}
+
+    @model_validator(mode="after")
+    def _templates_are_used(self) -> DataSettings:
+        if self.templates and self.template != self.templates[0]:
+            raise ValueError("template and templates are both set. Put the one into the other, in the first place")
+        if len(set(self.templates)) < len(self.templates):
+            raise ValueError("templates holds one template twice. Keep one")
+        if self.template_choice == "draw" and len(self.templates) < 2:
+            raise ValueError("template_choice: draw needs several data.templates to draw from")
+        return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tasks.data.dialects import ChatDialect, Dialect, PlainDialect
+from tasks.data.dialects import SEPARATOR, ChatDialect, Dialect, Examples, PlainDialect
 from tasks.data.segments import Segment, SegmentEncoder
 from tasks.data.settings import DataSettings
 from tasks.data.values import EvalRow, Row, Turn
@@ -32,14 +32,16 @@ class Renderer:
     Args:
         tokenizer: a transformers tokenizer.
         settings: `template`, `use_chat_template` and `train_on_prompt` are read.
+        separator: stands between examples under the plain template; an empty line when absent.
 
     Raises:
         ModelError: the tokenizer has no end token, or a chat template that cannot be trained on.
     """
 
-    def __init__(self, tokenizer: Any, settings: DataSettings) -> None:
-        chat = settings.use_chat_template and bool(tokenizer.chat_template)
-        self._dialect: Dialect = ChatDialect(tokenizer) if chat else PlainDialect(settings.template)
+    def __init__(self, tokenizer: Any, settings: DataSettings, separator: str | None = None) -> None:
+        chat = chats(tokenizer, settings)
+        between = SEPARATOR if separator is None else separator
+        self._dialect: Dialect = ChatDialect(tokenizer) if chat else PlainDialect(settings.template, between)
         self._encoder = SegmentEncoder(tokenizer)
         self._bos = tokenizer.bos_token_id
         # A chat template writes its own BOS; all other text gets what the tokenizer adds.
@@ -59,29 +61,36 @@ class Renderer:
         """The ids at which generation stops: the trained end token first, then the tokenizer's own."""
         return list(dict.fromkeys(token for token in (self._end, self._eos) if token is not None))
 
-    def prompt_ids(self, turns: Sequence[Turn]) -> list[int]:
-        """What generation is given: exactly the ids that a training row with this prompt begins with."""
+    def prompt_ids(self, turns: Sequence[Turn], examples: Examples = ()) -> list[int]:
+        """What generation is given: exactly the ids that a row with this prompt begins with, behind the same examples.
+
+        Of a training row, where there are no examples.
+        """
         if not turns:
             return list(self._opening)
-        segments = self._dialect.prompt(turns, "")
+        segments = self._dialect.behind(examples, turns, "") if examples else self._dialect.prompt(turns, "")
         return self._assemble(segments, self._encoder.encode([segments])[0], self._prompt_opening).input_ids
 
-    def row_ids(self, row: Row) -> tuple[list[int], list[int]]:
+    def row_ids(self, row: Row, examples: Examples = ()) -> tuple[list[int], list[int]]:
         """Ids and labels of a row, untruncated; it ends with the trained end token."""
-        encoded = self.encode([row])[0]
+        encoded = self.encode([row], examples)[0]
         return encoded.input_ids, encoded.labels
 
-    def encode(self, rows: Sequence[Row]) -> list[Encoded]:
+    def encode(self, rows: Sequence[Row], examples: Examples = ()) -> list[Encoded]:
         """Rows as ids and labels, tokenised together. Evaluation rows learn answers alone, whatever the settings.
+
+        Examples stand in front of every row that is a conversation, and nothing of them is learned.
 
         Raises:
             DataError: naming the row that the chat template does not render faithfully.
         """
-        segments = [self._segments(row) for row in rows]
+        segments = [self._segments(row, examples) for row in rows]
         found = self._encoder.encode(segments)
         return [self._encoded(*group) for group in zip(rows, segments, found, strict=True)]
 
-    def _segments(self, row: Row) -> list[Segment]:
+    def _segments(self, row: Row, examples: Examples) -> list[Segment]:
+        if row.turns and examples:
+            return self._dialect.behind(examples, row.turns, row.source)
         if row.turns:
             return self._dialect.conversation(row.turns, row.source)
         return [Segment(row.answer, learned=True, ended=True)]
@@ -104,6 +113,11 @@ class Renderer:
             answer = len(ids)
         head = len(opening) or int(input_ids[:1] == [self._bos])
         return Encoded(input_ids, labels, head, answer)
+
+
+def chats(tokenizer: Any, settings: DataSettings) -> bool:
+    """Whether the tokenizer's chat template renders the rows, and no plain one."""
+    return settings.use_chat_template and bool(tokenizer.chat_template)
 
 
 def _end_token_id(tokenizer: Any, token: str | None) -> int:

@@ -14,25 +14,36 @@ from tasks.artifacts import Artifact
 from tasks.data import sequences
 from tasks.data.fitting import fit
 from tasks.data.packing import check_packing, pack
+from tasks.data.renderings import Renderings
 from tasks.data.rows import read_eval_rows, read_rows
 from tasks.data.sample import render_sample
 from tasks.data.settings import DataSettings
 from tasks.data.templates import MASKED, Renderer
 from tasks.data.values import PreparedData, Row, TokenizedData, TokenReport
 from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
-from tasks.foundation.errors import DataError, ModelError
+from tasks.foundation.errors import ConfigError, DataError, ModelError
 from tasks.foundation.faults import reach
 from tasks.models.values import BaseModel, BaseModelFacts
 
 log = logging.getLogger(__name__)
 
-_SETTINGS = {"max_seq_length", "truncation", "template", "use_chat_template", "train_on_prompt", "packing"}
+_SETTINGS = {
+    "max_seq_length",
+    "truncation",
+    "template",
+    "templates",
+    "template_choice",
+    "use_chat_template",
+    "train_on_prompt",
+    "packing",
+}
 """Fields that decide the tokens; everything else decides the rows, which have a digest of their own."""
 _CODE = (
     "tasks.data.dialects",
     "tasks.data.fitting",
     "tasks.data.packing",
     "tasks.data.plain_template",
+    "tasks.data.renderings",
     "tasks.data.sample",
     "tasks.data.segments",
     "tasks.data.sequences",
@@ -44,10 +55,11 @@ _SAMPLE_ROWS = 3
 
 
 class _Side(NamedTuple):
-    """The sequences of one side before packing, and what became of the rows."""
+    """The sequences of one side before packing, and what became of the rows, of each rendering of one apart."""
 
     sequences: list[sequences.Sequence]
     fates: Counter[str]
+    templates: Counter[str]
 
     @property
     def dropped(self) -> int:
@@ -71,6 +83,7 @@ def tokenize_key(prepared: PreparedData, base: BaseModel, settings: DataSettings
             "tokenizer": base.tokenizer_digest,
             "model": model,
             "settings": settings.model_dump(mode="json", include=_SETTINGS),
+            "draw": settings.seed if settings.template_choice == "draw" else None,
             "code": code_digest(*_CODE),
             "libraries": library_versions("jinja2", "pyarrow", "tokenizers", "transformers"),
         }
@@ -81,7 +94,7 @@ def tokenize(prepared: PreparedData, base: BaseModel, settings: DataSettings, fo
     """Fill an empty folder with train.arrow, eval.arrow, sample.md and report.json.
 
     Raises:
-        ConfigError: packing where rows might see each other.
+        ConfigError: packing where rows might see each other, or templates that no row would be rendered with.
         DataError: a row is too long under `truncation: error`, or nothing is left to learn.
         ModelError: tokenizer and model do not belong together, or the template cannot be trained on.
     """
@@ -92,11 +105,14 @@ def tokenize(prepared: PreparedData, base: BaseModel, settings: DataSettings, fo
     tokenizer = load_tokenizer(base)
     renderer = Renderer(tokenizer, settings)
     source = prepared.artifact.path
-    train = _side(read_rows(source / "train.jsonl"), renderer, settings)
-    evaluation = _side(read_eval_rows(source / "eval.jsonl"), renderer, settings)
+    train = _side(read_rows(source / "train.jsonl"), Renderings(tokenizer, settings), settings)
+    first = settings.model_copy(update={"templates": (), "template_choice": "all"})
+    evaluation = _side(read_eval_rows(source / "eval.jsonl"), Renderings(tokenizer, first), settings)
     _check(train, evaluation, base.facts, settings)
     learned = _packed(train.sequences, settings.max_seq_length) if settings.packing else train.sequences
     report = _report(train, evaluation, learned, renderer.template)
+    if len(settings.templates) > 1:
+        report = report.model_copy(update=_counted(settings, train))
     sequences.write_sequences(folder / "train.arrow", learned, positions=settings.packing)
     sequences.write_sequences(folder / "eval.arrow", evaluation.sequences, positions=False)
     sample = render_sample(train.sequences[:_SAMPLE_ROWS], tokenizer)
@@ -106,15 +122,16 @@ def tokenize(prepared: PreparedData, base: BaseModel, settings: DataSettings, fo
     return report
 
 
-def _side(rows: Sequence[Row], renderer: Renderer, settings: DataSettings) -> _Side:
-    side = _Side([], Counter())
+def _side(rows: Sequence[Row], renderings: Renderings, settings: DataSettings) -> _Side:
+    side = _Side([], Counter(), Counter())
     for batch in _batches(rows):
         reach("tokenize.batch")
-        for row, encoded in zip(batch, renderer.encode(batch), strict=True):
-            fitting, fate = fit(encoded, settings, row.source)
+        for rendering in renderings.of(batch):
+            fitting, fate = fit(rendering.encoded, settings, rendering.row.source)
             side.fates[fate] += 1
             if fitting is not None:
-                side.sequences.append(sequences.Sequence(row.id, fitting.input_ids, fitting.labels))
+                side.sequences.append(sequences.Sequence(rendering.id, fitting.input_ids, fitting.labels))
+                side.templates[rendering.template] += bool(rendering.row.turns)
     return side
 
 
@@ -149,6 +166,22 @@ def _check(train: _Side, evaluation: _Side, facts: BaseModelFacts, settings: Dat
             where="data.max_seq_length",
             fix=f"Set data.max_seq_length: {context}",
         )
+
+
+def _counted(settings: DataSettings, train: _Side) -> dict[str, Any]:
+    """Rows by template, for the report.
+
+    Raises:
+        ConfigError: the training rows are raw text, which no template changes.
+    """
+    if not train.templates.total():
+        raise ConfigError(
+            "the training rows are raw text, which no template changes",
+            where="data.templates",
+            fix="Remove it, or train on prompts with completions",
+        )
+    counts = {template: train.templates[template] for template in settings.templates}
+    return {"templates": len(counts), "rows_by_template": counts}
 
 
 def _packed(rows: list[sequences.Sequence], capacity: int) -> list[sequences.Sequence]:

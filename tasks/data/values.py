@@ -97,7 +97,11 @@ class TokenReport(Value):
     length_max: int
     packed_rows: int
     template: str
-    """`chat:<sha256 prefix>` or the plain template that was used."""
+    """`chat:<sha256 prefix>` or the plain template that was used; of several the first, which evaluation uses."""
+    templates: int = 1
+    """Plain templates that training rows were rendered with."""
+    rows_by_template: dict[str, int] = Field(default_factory=dict)
+    """Of several templates each -> the training rows that it rendered and that were kept; packing does not count."""
 
 
 class TokenizedData(Value):

@@ -12,8 +12,9 @@ from tasks.evaluation.likelihood import RowLoss, row_losses
 from tasks.evaluation.loaded import Loaded
 from tasks.evaluation.probe import probe_windows, read_probe
 from tasks.evaluation.reading import Suite
+from tasks.evaluation.shots import Wording, word
 from tasks.evaluation.suite import TokenRow
-from tasks.evaluation.values import EvaluationJob
+from tasks.evaluation.values import EvaluationJob, ShotCount
 from tasks.foundation.faults import reach
 from tasks.metrics import Needs
 
@@ -32,11 +33,13 @@ class Findings(NamedTuple):
     """Question id -> most likely label."""
     probe: RowLoss | None
     cut_prompts: int
+    shots: ShotCount | None
 
 
-class _Work(NamedTuple):
+class Work(NamedTuple):
     """Everything that will be asked, as tokens."""
 
+    wording: Wording
     rows: Sequence[TokenRow]
     prompts: Sequence[list[int]]
     cut_prompts: int
@@ -48,26 +51,68 @@ class _Work(NamedTuple):
         return len(self.rows) + len(self.prompts) + len(self.label_rows) + len(self.probe)
 
 
-class _Progress:
+class Progress:
+    """Counts the finished units of work."""
+
     def __init__(self, total: int, report: Report) -> None:
         self._done, self._total, self._report = 0, total, report
         report(0, total)
 
     def advance(self, units: int) -> None:
+        """So many more are done."""
         reach("evaluate.batch")
         self._done += units
         self._report(self._done, self._total)
 
 
-def ask(loaded: Loaded, job: EvaluationJob, suite: Suite, needs: AbstractSet[Needs], report: Report) -> Findings:
+def units_of(suite: Suite, needs: AbstractSet[Needs]) -> int:
+    """Units of work in asking all of this once."""
+    asked = {"likelihood": len(suite.tokens), "generation": len(suite.asked)}
+    asked["choice"] = len(suite.asked) * len(suite.labels)
+    return sum(asked[need] for need in needs)
+
+
+def plan(loaded: Loaded, job: EvaluationJob, suite: Suite, needs: AbstractSet[Needs]) -> Work:
+    """What will be asked, without the probe.
+
+    Raises:
+        DataError: the hard prompt has too few examples, or none fits.
+    """
+    wording = word(loaded, job, suite, needs)
+    asked = suite.asked if "generation" in needs else ()
+    prompts, cut = prompts_of(loaded, asked, job.settings.max_new_tokens, job.data, wording.examples)
+    labelled = label_rows(loaded, suite.asked, suite.labels, wording.examples) if "choice" in needs else ()
+    return Work(
+        wording=wording,
+        rows=wording.rows if "likelihood" in needs else (),
+        prompts=prompts,
+        cut_prompts=cut,
+        label_rows=labelled,
+        probe=(),
+    )
+
+
+def with_probe(work: Work, loaded: Loaded, job: EvaluationJob) -> Work:
+    """The probe text too, where one is set; never behind examples.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if job.settings.probe is None:
+        return work
+    window = min(job.data.max_seq_length, loaded.context)
+    windows = probe_windows(read_probe(job.settings.probe), loaded.tokenizer, window, job.settings.probe_tokens)
+    return work._replace(probe=windows)
+
+
+def ask(loaded: Loaded, job: EvaluationJob, suite: Suite, work: Work, progress: Progress) -> Findings:
     """Likelihoods, answers, choices and the probe, each only where it is needed.
 
     Raises:
-        DataError: something does not fit into the model's context, or the probe cannot be read.
+        DataError: something does not fit into the model's context.
         DivergenceError: the model's loss is NaN or infinite.
     """
-    work, size = _plan(loaded, job, suite, needs), job.settings.batch_size
-    progress = _Progress(work.units, report)
+    size = job.settings.batch_size
     losses = row_losses(loaded, work.rows, size, progress.advance)
     answers = greedy_answers(loaded, work.prompts, job.settings, progress.advance)
     label_losses = row_losses(loaded, work.label_rows, size, progress.advance)
@@ -80,26 +125,8 @@ def ask(loaded: Loaded, job: EvaluationJob, suite: Suite, needs: AbstractSet[Nee
         choices=dict(zip(asked, chosen, strict=True)) if work.label_rows else {},
         probe=_total(probe) if probe else None,
         cut_prompts=work.cut_prompts,
+        shots=work.wording.counted,
     )
-
-
-def _plan(loaded: Loaded, job: EvaluationJob, suite: Suite, needs: AbstractSet[Needs]) -> _Work:
-    asked = suite.asked if "generation" in needs else ()
-    prompts, cut = prompts_of(loaded, asked, job.settings.max_new_tokens, job.data)
-    return _Work(
-        rows=suite.tokens if "likelihood" in needs else (),
-        prompts=prompts,
-        cut_prompts=cut,
-        label_rows=label_rows(loaded, suite.asked, suite.labels) if "choice" in needs else (),
-        probe=_probe_rows(loaded, job),
-    )
-
-
-def _probe_rows(loaded: Loaded, job: EvaluationJob) -> Sequence[TokenRow]:
-    if job.settings.probe is None:
-        return ()
-    window = min(job.data.max_seq_length, loaded.context)
-    return probe_windows(read_probe(job.settings.probe), loaded.tokenizer, window, job.settings.probe_tokens)
 
 
 def _total(losses: Sequence[RowLoss]) -> RowLoss:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from tasks.data.dialects import Examples
 from tasks.data.values import EvalRow, Turn
 from tasks.evaluation.likelihood import RowLoss
 from tasks.evaluation.loaded import Loaded
 from tasks.evaluation.suite import Question, TokenRow
 
 
-def label_rows(loaded: Loaded, questions: Sequence[Question], labels: Sequence[str]) -> list[TokenRow]:
-    """Every question with every label as its answer, rendered as in training; question by question."""
-    return [_with_answer(loaded, question, label) for question in questions for label in labels]
+def label_rows(
+    loaded: Loaded, questions: Sequence[Question], labels: Sequence[str], examples: Mapping[str, Examples] = {}
+) -> list[TokenRow]:
+    """Every question, behind its examples, with every label as its answer; question by question.
+
+    Args:
+        loaded: its renderer renders as in training.
+        questions: what is asked.
+        labels: the answers.
+        examples: question id -> what stands in front of it.
+    """
+    return [
+        _with_answer(loaded, question, label, examples.get(question.id, ()))
+        for question in questions
+        for label in labels
+    ]
 
 
 def most_likely_labels(losses: Sequence[RowLoss], labels: Sequence[str]) -> list[str]:
@@ -30,6 +44,6 @@ def most_likely_labels(losses: Sequence[RowLoss], labels: Sequence[str]) -> list
     return [labels[group.index(min(group))] for group in groups]
 
 
-def _with_answer(loaded: Loaded, question: Question, label: str) -> TokenRow:
+def _with_answer(loaded: Loaded, question: Question, label: str, examples: Examples) -> TokenRow:
     row = EvalRow(id=question.id, turns=(*question.turns, Turn(role="assistant", content=label)))
-    return TokenRow(question.id, *loaded.renderer.row_ids(row))
+    return TokenRow(question.id, *loaded.renderer.row_ids(row, examples))

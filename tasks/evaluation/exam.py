@@ -18,8 +18,14 @@ class Exam(Value):
     settings: EvaluationSettings
     data: DataSettings
 
-    def job(self, candidate: Candidate) -> EvaluationJob:
-        """The exam for one candidate."""
+    def job(self, candidate: Candidate, adapter: Candidate | None = None, adapter_digest: str = "") -> EvaluationJob:
+        """The exam for one candidate; `adapter` is what it was before it was merged."""
         return EvaluationJob(
-            candidate=candidate, prepared=self.prepared, tokens=self.tokens, settings=self.settings, data=self.data
+            candidate=candidate,
+            prepared=self.prepared,
+            tokens=self.tokens,
+            settings=self.settings,
+            data=self.data,
+            adapter=adapter,
+            adapter_digest=adapter_digest,
         )

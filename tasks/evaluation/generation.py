@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
+from tasks.data.dialects import Examples
 from tasks.data.settings import DataSettings
 from tasks.evaluation.loaded import Loaded, batches, check_room, padded, prompt_learning_config
 from tasks.evaluation.settings import EvaluationSettings
@@ -39,14 +40,18 @@ def greedy_answers(
 
 
 def prompts_of(
-    loaded: Loaded, questions: Sequence[Question], max_new_tokens: int, data: DataSettings
+    loaded: Loaded,
+    questions: Sequence[Question],
+    max_new_tokens: int,
+    data: DataSettings,
+    examples: Mapping[str, Examples] = {},
 ) -> tuple[list[list[int]], int]:
-    """The questions as tokens, and how many lost their left end.
+    """The questions behind their examples (by question id) as tokens, and how many lost their left end.
 
     Where `data.truncation` is `truncate`, a prompt that leaves no room for `max_new_tokens` in the model's context is
     cut from the left behind its start token, as the training rows were; otherwise `greedy_answers` refuses it.
     """
-    prompts = [loaded.renderer.prompt_ids(question.turns) for question in questions]
+    prompts = [loaded.renderer.prompt_ids(question.turns, examples.get(question.id, ())) for question in questions]
     room = loaded.room - max_new_tokens
     too_long = sum(len(prompt) > room for prompt in prompts)
     if not too_long or data.truncation != "truncate" or room < 1:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tasks.data.templates import Renderer
+from tasks.data.settings import DataSettings
+from tasks.data.templates import Renderer, chats
 from tasks.evaluation.values import EvaluationJob
-from tasks.foundation.errors import DataError, ResourceError
+from tasks.foundation.errors import ConfigError, DataError, ResourceError
+from tasks.methods import Prompting, parse_method
 from tasks.methods.loading import load_candidate
 from tasks.models.loading import load_tokenizer, pick_device
 
@@ -31,6 +33,8 @@ class Loaded(NamedTuple):
     """Positions of the model, virtual tokens included; `sys.maxsize` where the model sets no limit."""
     virtual_tokens: int
     """Positions that a soft prompt takes in front of every sequence; 0 for other methods."""
+    prompting: Prompting | None = None
+    """The method's hard prompt; `renderer` has its template already."""
 
     @property
     def room(self) -> int:
@@ -39,19 +43,38 @@ class Loaded(NamedTuple):
 
 
 def load(job: EvaluationJob) -> Loaded:
-    """Load tokenizer and model on this machine's device."""
+    """Load tokenizer and model on this machine's device.
+
+    Raises:
+        ConfigError: the hard prompt has a separator that the tokenizer's chat template has no place for.
+    """
     device = pick_device()
     tokenizer = load_tokenizer(job.candidate.base)
+    prompting = parse_method(job.candidate.method).prompting()
+    renderer = _renderer(tokenizer, job.data, prompting or Prompting(), job.candidate.label)
     model = load_candidate(job.candidate, device=device)
     prompt_learning = prompt_learning_config(model)
     return Loaded(
         model=model,
         tokenizer=tokenizer,
-        renderer=Renderer(tokenizer, job.data),
+        renderer=renderer,
         device=device,
         context=job.candidate.base.facts.max_position_embeddings or sys.maxsize,
         virtual_tokens=prompt_learning.num_virtual_tokens if prompt_learning else 0,
+        prompting=prompting,
     )
+
+
+def _renderer(tokenizer: Any, data: DataSettings, prompting: Prompting, label: str) -> Renderer:
+    if prompting.template is not None:
+        data = data.model_copy(update={"template": prompting.template, "use_chat_template": False})
+    if prompting.separator is not None and chats(tokenizer, data):
+        raise ConfigError(
+            "the tokenizer's chat template renders examples as earlier turns and puts nothing of ours between them",
+            where=f"methods[{label}].shots_separator",
+            fix="Remove it, or give the method a template",
+        )
+    return Renderer(tokenizer, data, prompting.separator)
 
 
 def prompt_learning_config(model: nn.Module) -> Any:

@@ -1,18 +1,22 @@
-"""The files of an evaluation: scores.json, predictions.jsonl, cost.json."""
+"""The files of an evaluation: scores.json, predictions.jsonl, sizes.json, explain.json, cost.json."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.artifacts import Artifact
-from tasks.evaluation.values import EvaluatedCell, EvaluationCost, Prediction, Sample, Scores
+from tasks.evaluation.values import EvaluatedCell, EvaluationCost, Prediction, Sample, Scores, SizeScores
 from tasks.foundation.digests import canonical_json
 from tasks.foundation.faults import reach
 
 SCORES = "scores.json"
 PREDICTIONS = "predictions.jsonl"
 COST = "cost.json"
+SIZES = "sizes.json"
+EXPLANATION = "explain.json"
 
 
 def write_records(folder: Path, scores: Scores, predictions: Iterable[Prediction]) -> None:
@@ -22,6 +26,15 @@ def write_records(folder: Path, scores: Scores, predictions: Iterable[Prediction
     reach("evaluate.write")
     with (folder / PREDICTIONS).open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(canonical_json(prediction) + "\n" for prediction in predictions)
+
+
+def write_told(folder: Path, sizes: Sequence[SizeScores], explanation: Mapping[str, float]) -> None:
+    """Quality per size and the method's own numbers, each only where there is any."""
+    kept = {SIZES: [size.model_dump() for size in sizes], EXPLANATION: dict(explanation)}
+    for name, value in kept.items():
+        if value:
+            reach("evaluate.write")
+            (folder / name).write_text(canonical_json(value) + "\n", encoding="utf-8", newline="\n")
 
 
 def write_cost(folder: Path, cost: EvaluationCost) -> None:
@@ -51,7 +64,13 @@ def read_evaluated(artifact: Artifact, samples: int) -> EvaluatedCell:
         scores=scores,
         cost=EvaluationCost.model_validate_json(cost.read_bytes()) if cost.exists() else None,
         samples=tuple(shown)[:samples],
+        sizes=tuple(map(SizeScores.model_validate, _read(artifact.path / SIZES, []))),
+        explanation=_read(artifact.path / EXPLANATION, {}),
     )
+
+
+def _read(path: Path, absent: Any) -> Any:
+    return json.loads(path.read_bytes()) if path.exists() else absent
 
 
 def _shown(prediction: Prediction) -> str | None:

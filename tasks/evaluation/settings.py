@@ -22,5 +22,7 @@ class EvaluationSettings(Settings):
     """A text file of another domain, or `embedded:probe`; the change of its loss is reported as forgetting."""
     probe_tokens: int = Field(default=8192, gt=0)
     """Tokens of the probe that are read at most."""
+    size_metrics: tuple[str, ...] = Field(default=("loss",), min_length=1)
+    """Metrics measured at every size, for methods whose result can be served in several (`adapter_drop`, …)."""
     samples: int = Field(default=5, ge=0)
     """Predictions shown side by side in the report; 0 logs none."""

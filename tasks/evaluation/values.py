@@ -20,6 +20,23 @@ class EvaluationJob(Value):
     tokens: TokenizedData
     settings: EvaluationSettings
     data: DataSettings
+    adapter: Candidate | None = None
+    """What the candidate was before it was merged: of a merged model no size can be had and no part be explained."""
+    adapter_digest: str = ""
+    """sha256 of its weights."""
+
+
+class ShotCount(Value):
+    """The examples of a few-shot evaluation."""
+
+    asked: int
+    """In front of each question, where they fit."""
+    dropped: int
+    """Left out over all questions, since the model's context has no room for them."""
+    short_prompts: int
+    """Questions with fewer examples than asked."""
+    rows: tuple[str, ...]
+    """Ids of the training rows, in the order in which they stand."""
 
 
 class Scores(Value):
@@ -37,8 +54,19 @@ class Scores(Value):
     """Distinct prompts, each answered once; their rows are references of one another."""
     cut_prompts: int = 0
     """Prompts that lost their left end because prompt + virtual tokens + answer exceed the model's context."""
+    shots: ShotCount | None = None
+    """None where no examples stand in front of the questions."""
     rows_digest: str
     """sha256 over the ids of the rows: two scores compare only where it is equal."""
+
+
+class SizeScores(Value):
+    """One line of sizes.json: the same candidate, smaller."""
+
+    size: str
+    """The method's name for it, for example `drop 2`."""
+    metrics: dict[str, float]
+    """Of `evaluation.size_metrics`."""
 
 
 class EvaluationCost(Value):
@@ -85,9 +113,13 @@ class Sample(Value):
 
 
 class EvaluatedCell(Value):
-    """Artifact `evaluate`: scores.json, predictions.jsonl and cost.json."""
+    """Artifact `evaluate`: scores.json, predictions.jsonl, cost.json; sizes.json and explain.json where there are."""
 
     artifact: Artifact
     scores: Scores
     cost: EvaluationCost | None = None
     samples: tuple[Sample, ...] = ()
+    sizes: tuple[SizeScores, ...] = ()
+    """Largest first; empty where the method has but one."""
+    explanation: dict[str, float] = Field(default_factory=dict)
+    """What the method says of its result: name -> number."""

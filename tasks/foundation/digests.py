@@ -63,14 +63,14 @@ def code_digest(*modules: str) -> str:
     A reformatted file or a better docstring keeps the digest; a changed constant does not.
     """
     trees = {
-        str(name): ast.dump(_without_docstrings(_parsed(source.read_text(encoding="utf-8"))))
+        str(name): ast.dump(_without_docstrings(parsed(source.read_text(encoding="utf-8"))))
         for module in modules
         for name, source in _sources(module)
     }
     return digest_value(trees)
 
 
-def _parsed(text: str) -> ast.Module:
+def parsed(text: str) -> ast.Module:
     """Python 3.11 counts the depth of all threads' trees together, and takes a mismatch for an error (gh-106905).
 
     Steps of a flow ask from several threads, so they ask one after another; a library may parse beside them still.

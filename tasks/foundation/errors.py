@@ -12,6 +12,7 @@ from typing import ClassVar
 from tasks.foundation.values import Value
 
 _GO_ON = "Run it again to go on from the last checkpoint"
+FULL_DISK = "the disk is full"
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No space, no quota, or a limit on the size of files."""
 _DISK_FULL_TEXTS = (
@@ -226,7 +227,7 @@ def _full_disk(error: BaseException) -> ResourceError | None:
     if number not in _DISK_FULL and not any(mark in str(error) for mark in _DISK_FULL_TEXTS):
         return None
     where = str(getattr(error, "filename", None) or "")
-    return ResourceError("the disk is full", where=where, fix="Free some space and run it again")
+    return ResourceError(FULL_DISK, where=where, fix="Free some space and run it again")
 
 
 def _exhausted_memory(error: BaseException) -> ResourceError | None:

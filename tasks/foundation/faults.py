@@ -34,6 +34,8 @@ SITES = (
     "artifact.rename",
     "artifact.done",
     "embed.step",
+    "vocabulary.step",
+    "vocabulary.write",
     "prepare.write",
     "tokenize.batch",
     "tokenize.write",

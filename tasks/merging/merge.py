@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tasks.artifacts import Artifact
 from tasks.foundation.digests import canonical_json, code_digest, digest_value, library_versions
@@ -12,20 +13,19 @@ from tasks.foundation.errors import ConfigError
 from tasks.foundation.faults import reach
 from tasks.merging.settings import MergeSettings
 from tasks.merging.values import MergeProof
-from tasks.methods import Candidate, parse_method
+from tasks.methods import Candidate, method_code, parse_method
 from tasks.models import companion_files
 
 log = logging.getLogger(__name__)
 
 MODEL_FOLDER = "model"
 PROOF_FILE = "proof.json"
-_TRAINING_ONLY = ("name", "learning_rate", "weight_decay", "max_steps")
+_TRAINING_ONLY = ("name", "learning_rate", "weight_decay", "max_steps", "init_from")
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 
 def merge_key(candidate: Candidate, tokens: Artifact, weights_digest: str, settings: MergeSettings) -> str:
     """sha256 of everything that decides the merged model and its proof."""
-    method = parse_method(candidate.method)
     base = candidate.base
     return digest_value(
         {
@@ -34,14 +34,15 @@ def merge_key(candidate: Candidate, tokens: Artifact, weights_digest: str, setti
             "method": {name: value for name, value in candidate.method.items() if name not in _TRAINING_ONLY},
             "tokens": tokens.digest,
             "settings": settings.model_dump(exclude={"enabled"}),
-            "code": code_digest("tasks.merging", "tasks.models", type(method).__module__, *_method_code()),
+            "code": code_digest("tasks.merging", "tasks.models", *_method_code(candidate.method)),
             "libraries": library_versions(*_LIBRARIES),
         }
     )
 
 
-def _method_code() -> tuple[str, ...]:
-    return tuple(f"tasks.methods.{name}" for name in ("_lora", "_peft", "_peft_merge", "_targets", "loading"))
+def _method_code(settings: dict[str, Any]) -> tuple[str, ...]:
+    shared = (f"tasks.methods.{name}" for name in ("_peft_merge", "_targets", "loading"))
+    return (*method_code(settings), *shared)
 
 
 def merge(candidate: Candidate, tokens: Artifact, settings: MergeSettings, folder: Path) -> MergeProof:
@@ -71,7 +72,7 @@ def merge(candidate: Candidate, tokens: Artifact, settings: MergeSettings, folde
 def write_merged(candidate: Candidate, settings: MergeSettings, output: Path) -> None:
     """The merged model as a standard folder: shards, configuration, tokenizer."""
     method = parse_method(candidate.method)
-    if not method.info.mergeable or candidate.weights is None:
+    if method.unmergeable() or candidate.weights is None:
         raise ConfigError(f"{candidate.label} cannot be merged", where="merge", fix="Go on with base + adapter")
     output.mkdir(parents=True)
     method.merge_weights(candidate.base.path, candidate.weights, output, settings.max_shard_bytes)

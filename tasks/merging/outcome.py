@@ -16,8 +16,8 @@ def unmerged_cell(candidate: Candidate, weights_digest: str, settings: MergeSett
     going_on = {"candidate": candidate, "weights_digest": weights_digest}
     if candidate.holds != "adapter":
         return MergedCell(outcome="not_needed", **going_on)
-    if not method.info.mergeable:
-        reason = f"{method.kind} has no merged form; base + adapter goes on"
+    if reason := method.unmergeable():
+        reason = f"{reason}; base + adapter goes on"
         return MergedCell(outcome="cannot", reason=reason, **going_on)
     if not settings.enabled:
         return MergedCell(outcome="disabled", reason="merge.enabled is false", **going_on)
@@ -41,6 +41,8 @@ def merged_cell(candidate: Candidate, weights_digest: str, artifact: Artifact) -
         outcome="merged",
         candidate=candidate.model_copy(update={"weights": folder, "holds": "model"}),
         weights_digest=digest_tree(folder, [path.name for path in folder.glob("*.safetensors")]),
+        adapter=candidate,
+        adapter_digest=weights_digest,
         proof=proof,
         artifact=artifact,
     )

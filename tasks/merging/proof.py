@@ -6,12 +6,11 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import pyarrow
 import pyarrow.ipc
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -19,7 +18,7 @@ from tasks.artifacts import Artifact
 from tasks.foundation.errors import DataError, IntegrityError
 from tasks.merging.settings import MergeSettings
 from tasks.merging.values import MergeProof
-from tasks.methods import Candidate
+from tasks.methods import Candidate, parse_method
 from tasks.methods.loading import load_candidate
 from tasks.models.loading import compute_dtype, pick_device
 
@@ -41,9 +40,9 @@ def prove(candidate: Candidate, tokens: Artifact, settings: MergeSettings, model
     device = pick_device()
     merged = candidate.model_copy(update={"weights": model, "holds": "model"})
     with tempfile.TemporaryDirectory(dir=model.parent, prefix=".logits-") as folder:
-        tuned = cast(PeftModel, load_candidate(candidate, device=device, float_base=True))
+        tuned = load_candidate(candidate, device=device, float_base=True)
         _write_logits(tuned, rows, Path(folder))
-        with tuned.disable_adapter():
+        with parse_method(candidate.method).base_alone(tuned):
             effect = _compare(tuned, rows, Path(folder))
         del tuned
         found = _compare(load_candidate(merged, device=device), rows, Path(folder))

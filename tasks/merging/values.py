@@ -40,5 +40,8 @@ class MergedCell(Value):
     candidate: Candidate
     weights_digest: str = ""
     """Digest of the weights that go on: of the merged model, or of what training left."""
+    adapter: Candidate | None = None
+    """What was merged; None where nothing was."""
+    adapter_digest: str = ""
     proof: MergeProof | None = None
     artifact: Artifact | None = None

@@ -6,19 +6,24 @@ peft are imported inside the hooks only: the command line validates experiments 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from tasks.foundation.imports import needed_within
 from tasks.foundation.values import Settings, Value
-from tasks.models.values import BaseModelFacts
+from tasks.methods._prompting import Prompting
+from tasks.methods._source import Holds, Source
+from tasks.models.values import BaseModel, BaseModelFacts, Quantization
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Holds = Literal["nothing", "adapter", "model"]
+INIT_FROM = "init_from"
+"""Name of the source that training starts from, in `Method.sources` and `Supplies.sources`."""
 
 
 class MethodInfo(Value):
@@ -36,6 +41,7 @@ class MethodInfo(Value):
     """Bytes beside the forward pass, as a formula in N (all parameters), n (trainable), d, L, r, T."""
     gradient_checkpointing: bool = True
     quantized_base: bool = False
+    """Whether the base may be quantised; `Method.refuses_quantization` says which way it may not be."""
     refuses: Mapping[str, str] = {}
     """Engine (`zero1`, `zero2`, `zero3`, `fsdp2`, …) -> why this method cannot train under it."""
     families: str = "all"
@@ -49,20 +55,63 @@ class Conditions(Value):
     packing: bool
     max_seq_length: int
     """Tokens; virtual tokens come on top and count against the model's context."""
+    quantization: Quantization | None = None
+    """Of the base, whoever asked for it."""
 
 
-class Quantization(Value):
-    """How the base is quantised while the method trains. The libraries' own defaults are never used."""
+def _no_batches() -> Iterator[dict[str, Tensor]]:
+    return iter(())
 
-    bits: Literal[4, 8]
-    quant_type: Literal["nf4", "fp4"] = "nf4"
-    double_quant: bool = True
+
+class Supplies(NamedTuple):
+    """What a training session has for a method beside the base."""
+
+    sources: Mapping[str, Source] = {}
+    """What `Method.sources` names, found and digested."""
+    batches: Callable[[], Iterator[dict[str, Tensor]]] = _no_batches
+    """The training rows as batches (`input_ids`, `labels`, `attention_mask`; [rows, tokens]) in an order that the seed
+    decides, on the CPU, from the start at each call; the same on all ranks."""
+    seed: int = 0
+    base: BaseModel | None = None
+    """What the model was loaded from: a source must belong to it, or share its vocabulary."""
+
+
+class Moment(NamedTuple):
+    """Where training stands. All ranks see the same, and a resumed run what an uninterrupted one would have seen."""
+
+    step: int
+    """Optimiser steps, the one that is being taken included: 1 at first."""
+    total_steps: int
+    seed: int
+
+
+class Window(NamedTuple):
+    """The optimiser step that a micro-batch belongs to."""
+
+    items: Tensor | int | None
+    """Answer tokens of all its micro-batches on all ranks: the loss is a sum over this."""
+    micro_batches: int
+    """How many micro-batches it has, on all ranks together: a penalty adds 1 / this of itself in each."""
+
+
+class StepLoss(NamedTuple):
+    """Both are shares of one optimiser step: the micro-batches of all ranks add up to it."""
+
+    total: Tensor
+    """What is differentiated."""
+    cross_entropy: Tensor
+    """What is reported: nats per answer token, without penalties and without a teacher's part."""
+
+
+NOTHING = Supplies()
 
 
 class Method(Settings):
     """Settings of one method and its hooks; the hooks do nothing unusual by default."""
 
     info: ClassVar[MethodInfo]
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Where a kind alone says too little: settings beside it that make a method, as the documentation shows it."""
 
     kind: str
     name: str | None = None
@@ -74,9 +123,47 @@ class Method(Settings):
     max_steps: int | None = Field(default=None, gt=0)
     """Wins over `training.max_steps`: soft prompts want two to five times the steps."""
 
+    init_from: str | None = None
+    """Start from what an earlier run left: a run id, `models:/NAME/VERSION`, `models:/NAME@ALIAS`, or a folder."""
+
+    @classmethod
+    def expand(cls, settings: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """The settings of each cell that one entry of an experiment stands for, in order: itself, where not overridden.
+
+        Raises:
+            ConfigError: it names files, and something is wrong with one of them.
+        """
+        return [settings]
+
     @property
     def label(self) -> str:
         return self.name or self.kind
+
+    @property
+    def holds(self) -> Holds:
+        """What training leaves with these settings."""
+        return self.info.holds
+
+    def code(self) -> tuple[str, ...]:
+        """Modules of the package whose code decides what this method does: its own, and all that it imports."""
+        return needed_within("tasks.methods", type(self).__module__)
+
+    def unmergeable(self) -> str:
+        """Why the adapter of these settings cannot become part of the base; empty where it can."""
+        return "" if self.info.mergeable else f"{self.kind} has no merged form"
+
+    @property
+    def tells(self) -> bool:
+        """Whether a result has more to say than its scores: it has several sizes, or explains itself."""
+        return bool(self.sizes()) or type(self).explain is not Method.explain
+
+    def refuses_engine(self, engine: str) -> str:
+        """Why these settings cannot train under an engine (`zero1`, …, `fsdp2`); empty where they can."""
+        return self.info.refuses.get(engine, "")
+
+    def refuses_quantization(self, quantization: Quantization) -> str:
+        """Why these settings cannot train on a base that is quantised so; empty where they can."""
+        return "" if self.info.quantized_base else "it works on the base's own weights, which must be floats"
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
         """A rate that suits the method at this size (sources: docs/methods.md)."""
@@ -90,10 +177,14 @@ class Method(Settings):
         """
 
     def quantization(self) -> Quantization | None:
-        """How the base must be loaded for training; None leaves it in its float dtype."""
+        """How this method wants the base to be loaded for training; None leaves it to `model.quantization`."""
         return None
 
-    def attach(self, model: nn.Module) -> nn.Module:
+    def sources(self) -> Mapping[str, str]:
+        """Earlier results that training needs: a name -> what the user wrote. They arrive in `Supplies.sources`."""
+        return {} if self.init_from is None else {INIT_FROM: self.init_from}
+
+    def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """Make the model trainable by this method. Seeds are set before; exactly what should train has requires_grad.
 
         Raises:
@@ -101,14 +192,34 @@ class Method(Settings):
         """
         raise NotImplementedError
 
-    def parameter_groups(
-        self, model: nn.Module, learning_rate: float, weight_decay: float
-    ) -> list[dict[str, Any]] | None:
-        """Optimiser groups where one rate for all is wrong; None takes the Trainer's own."""
+    def start_from(self, model: nn.Module, source: Source) -> None:
+        """Put an earlier result's weights into the attached model, before its first step.
+
+        Raises:
+            ConfigError: they are not of this method, or of another size, with the way out.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot start from an earlier result")
+
+    def learning_rate_scale(self, name: str) -> float:
+        """Factor on the learning rate of a trainable parameter, by its full name (LoRA+ sets one for B)."""
+        return 1.0
+
+    def before_step(self, model: nn.Module, moment: Moment) -> None:
+        """Runs before each optimiser step's first micro-batch. What is drawn here comes from `moment` alone."""
+
+    def training_loss(self, model: nn.Module, inputs: Mapping[str, Tensor], window: Window) -> StepLoss | None:
+        """The loss of one micro-batch where it is not the model's own; `inputs` holds `labels`, -100 where masked."""
         return None
 
-    def after_optimizer_step(self, model: nn.Module, step: int) -> None:
+    def after_optimizer_step(self, model: nn.Module, moment: Moment) -> None:
         """Runs after each optimiser step, before the gradients are cleared (AdaLoRA's budget lives here)."""
+
+    def training_state(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """What, beside trainable tensors, decides later steps: kept in checkpoints."""
+        return {}
+
+    def restore_training_state(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `training_state` gave."""
 
     def save(self, model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write what training made into an existing empty folder, as safetensors and JSON only.
@@ -116,8 +227,8 @@ class Method(Settings):
         Args:
             model: what trained; under some engines this process holds but a part of each of its tensors.
             folder: exists and is empty.
-            tensors: full name -> the whole tensor on the CPU: all that trained, and where `info.holds` is `model`
-                every parameter and persistent buffer.
+            tensors: full name -> the whole tensor on the CPU: all that trained, and where `holds` is `model` every
+                parameter and persistent buffer.
         """
         raise NotImplementedError
 
@@ -125,9 +236,36 @@ class Method(Settings):
         """Put what `save` wrote on a freshly loaded base, ready for inference."""
         raise NotImplementedError
 
+    def loads_with(self) -> Method:
+        """The method whose `load` reads the result: another one where this one only changes how that one trains."""
+        return self
+
     def merge_weights(self, base: Path, adapter: Path, output: Path, max_shard_bytes: int) -> None:
         """Write the merged weights, shard by shard, as `model*.safetensors` (+ index) into `output`.
 
-        Only called where `info.mergeable` and `info.holds == "adapter"`.
+        Only called where `unmergeable` is empty and `holds` is `adapter`.
         """
         raise NotImplementedError
+
+    def prompting(self) -> Prompting | None:
+        """How the evaluation words its questions for this method; None as the data section says."""
+        return None
+
+    def base_alone(self, model: nn.Module) -> AbstractContextManager[None]:
+        """While it is open, a loaded model computes as the base would without what training made.
+
+        Only called where `unmergeable` is empty: the proof of a merge wants to see that training changed anything.
+        """
+        alone: AbstractContextManager[None] = model.disable_adapter()
+        return alone
+
+    def sizes(self) -> tuple[str, ...]:
+        """Names of the sizes in which the result can be served, the largest first; empty where there is but one."""
+        return ()
+
+    def set_size(self, model: nn.Module, size: str) -> None:
+        """Give a loaded model one of `sizes`; another call gives it another."""
+
+    def explain(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Mapping[str, float]:
+        """What the loaded model says of itself on held-out rows, name -> number (where fusion looks, which ranks)."""
+        return {}

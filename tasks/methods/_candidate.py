@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.foundation.values import Value
-from tasks.methods._base import Holds
+from tasks.methods._source import Holds
 from tasks.models.values import BaseModel
 
 

@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import ConfigError, IntegrityError
-from tasks.methods._base import Method
+from tasks.methods._base import NOTHING, Method, Supplies
+from tasks.methods._continue import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    SavedAdapter,
+    copy_into,
+    places,
+    read_adapter,
+    refuse_other_meaning,
+)
+from tasks.methods._source import Source
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import Tensor, nn
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class PeftMethod(Method):
@@ -33,17 +40,26 @@ class PeftMethod(Method):
         """Last changes to the saved configuration (None: nothing of this machine may stay in it)."""
         return config
 
-    def attach(self, model: nn.Module) -> nn.Module:
+    def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """Freeze the base, add the adapter in float32 whatever the base's dtype is."""
-        import torch
-        from peft import get_peft_model
+        return wrapped(model, self.peft_config(model), self.label)
 
-        attached: nn.Module = get_peft_model(model, self.peft_config(model), autocast_adapter_dtype=True)
-        for parameter in attached.parameters():
-            if parameter.requires_grad and parameter.dtype != torch.float32:
-                parameter.data = parameter.data.float()
-        refuse_nothing_trainable(attached, self.label)
-        return attached
+    def start_from(self, model: nn.Module, source: Source) -> None:
+        """Take the tensors of an earlier adapter, which must be the same function under this method's settings.
+
+        Finished virtual tokens are taken by a method that trains them bare, whichever encoder made them.
+
+        Raises:
+            ConfigError: another kind of adapter, other sizes or settings, or an encoder that was not saved.
+            IntegrityError: the folder is incomplete.
+        """
+        saved = read_adapter(source)
+        refuse_other_meaning(self, neutral_config(model), saved.config)
+        copy_into(self, places(self, model), self.starting_tensors(model, saved))
+
+    def starting_tensors(self, model: nn.Module, saved: SavedAdapter) -> Mapping[str, Tensor]:
+        """The earlier adapter's tensors, in the shapes that train here."""
+        return saved.tensors
 
     def adapter_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the adapter's file holds, under PEFT's names, made from the tensors that trained."""
@@ -60,9 +76,9 @@ class PeftMethod(Method):
         """
         from safetensors.torch import save_file
 
-        state = sorted(self.adapter_tensors(model, tensors).items())
-        if empty := [name for name, tensor in state if not tensor.numel()]:
+        if empty := [name for name, tensor in sorted(tensors.items()) if not tensor.numel()]:
             raise IntegrityError(f"{empty[0]} is empty", where=str(folder), fix="Train the cell again")
+        state = sorted(self.adapter_tensors(model, tensors).items())
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state}
         save_file(whole, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         config = self.saved_config(neutral_config(model))
@@ -84,10 +100,16 @@ class PeftMethod(Method):
         loaded: nn.Module = PeftModel.from_pretrained(base, folder, is_trainable=False)
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
             stored = set(file.keys())
-        expected = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
+        expected = set(get_peft_model_state_dict(loaded, loaded.state_dict(), save_embedding_layers=False))
         if difference := sorted(stored ^ expected):
             raise IntegrityError(f"the adapter does not fit the base: {difference[0]}", where=str(folder))
         return loaded.requires_grad_(False).eval()
+
+    def merge_skeleton(self, base: Path) -> nn.Module:
+        """The base as the adapter is put on it for a merge: its shapes do, the weights come layer by layer."""
+        from tasks.methods._peft_merge import weightless
+
+        return weightless(base)
 
     def merge_weights(self, base: Path, adapter: Path, output: Path, max_shard_bytes: int) -> None:
         """Merge shard by shard; see `_peft_merge`."""
@@ -96,18 +118,36 @@ class PeftMethod(Method):
         merge_shards(self, base, adapter, output, max_shard_bytes)
 
 
+def wrapped(model: nn.Module, config: PeftConfig, label: str) -> nn.Module:
+    """The frozen base with PEFT's adapter on it, in float32.
+
+    Raises:
+        ConfigError: nothing would train.
+    """
+    import torch
+    from peft import get_peft_model
+
+    attached: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=True)
+    for parameter in attached.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+    refuse_nothing_trainable(attached, label)
+    return attached
+
+
 def neutral_config(model: nn.Module) -> dict[str, Any]:
     """The active adapter's configuration for inference, as sorted JSON values without a path of this machine."""
     config = model.peft_config["default"].to_dict()
     config.update(base_model_name_or_path=None, revision=None, inference_mode=True)
-    return {name: _jsonable(value) for name, value in sorted(config.items())}
+    return {name: jsonable(value) for name, value in sorted(config.items())}
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """A value of PEFT's configurations as JSON has it; sets sorted."""
     if isinstance(value, set | frozenset):
         return sorted(value)
     if isinstance(value, dict):
-        return {str(name): _jsonable(part) for name, part in value.items()}
+        return {str(name): jsonable(part) for name, part in value.items()}
     return getattr(value, "value", value)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -19,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasks.foundation.errors import ModelError
 from tasks.foundation.faults import reach
-from tasks.methods._base import Method
+from tasks.methods._peft import PeftMethod
 from tasks.models import StoredTensor, read_header, weight_files
 from tasks.models.weights import INDEX_FILE, SINGLE_FILE
 
@@ -45,6 +46,13 @@ class BaseTensors:
         return tensor
 
 
+class Change(Protocol):
+    """What becomes of some of the base's stored tensors."""
+
+    def merge(self, tensors: BaseTensors) -> dict[str, torch.Tensor]:
+        """Stored name -> merged tensor in its stored dtype, of all that belong together."""
+
+
 class AdaptedLayer:
     """A layer with an adapter, whose base weights come from the files and go back merged."""
 
@@ -63,6 +71,7 @@ class AdaptedLayer:
             exact = torch.promote_types(tensor.dtype, torch.float32)
             setattr(base, parameter, nn.Parameter(tensor.to(exact), requires_grad=False))
         self._layer.merge()
+        base = self._layer.get_base_layer()  # another one where the adapter is a whole layer
         merged = {}
         for parameter, name in self.stored_names.items():
             weight = getattr(base, parameter).data
@@ -71,7 +80,7 @@ class AdaptedLayer:
         return merged
 
 
-def merge_shards(method: Method, base: Path, adapter: Path, output: Path, max_shard_bytes: int) -> None:
+def merge_shards(method: PeftMethod, base: Path, adapter: Path, output: Path, max_shard_bytes: int) -> None:
     """Write base + adapter as `model*.safetensors` (with an index where there is more than one) in the stored dtypes.
 
     Raises:
@@ -79,14 +88,27 @@ def merge_shards(method: Method, base: Path, adapter: Path, output: Path, max_sh
         IntegrityError: the adapter does not fit the base.
     """
     tensors = BaseTensors(base)
-    layers = _adapted_layers(method.load(weightless(base), adapter), tensors)
+    write_shards(
+        tensors, _adapted_layers(method.load(method.merge_skeleton(base), adapter), tensors), output, max_shard_bytes
+    )
+
+
+def write_shards(tensors: BaseTensors, changes: Mapping[str, Change], output: Path, max_shard_bytes: int) -> None:
+    """Write the base's tensors with the changes, one shard in memory at a time.
+
+    Args:
+        tensors: of the base.
+        changes: stored name -> what becomes of it; the others are copied.
+        output: an existing folder.
+        max_shard_bytes: of a file, unless one tensor alone is larger.
+    """
     plan = plan_shards(tensors.stored, max_shard_bytes)
     ready: dict[str, torch.Tensor] = {}
     for file, names in plan.items():
         for name in names:
-            if name in layers and name not in ready:
-                ready.update(layers[name].merge(tensors))
-            elif name not in layers:
+            if name in changes and name not in ready:
+                ready.update(changes[name].merge(tensors))
+            elif name not in changes:
                 ready[name] = tensors.read(name)
         reach("merge.shard")
         save_file({name: ready.pop(name) for name in names}, output / file, metadata={"format": "pt"})
@@ -129,16 +151,16 @@ def _adapted_layers(model: nn.Module, tensors: BaseTensors) -> dict[str, Adapted
     prefix = str(getattr(model.get_base_model(), "base_model_prefix", ""))
     found: dict[str, AdaptedLayer] = {}
     for name, module in model.named_modules():
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, BaseTunerLayer) and not getattr(module, "tied_adapter", None):
             own = name.removeprefix(_WRAPPER)
             parameters = dict(module.get_base_layer().named_parameters())
-            stored = {part: _stored_name(f"{own}.{part}", prefix, tensors.stored) for part in parameters}
+            stored = {part: stored_name(f"{own}.{part}", prefix, tensors.stored) for part in parameters}
             layer = AdaptedLayer(module, stored)
             found.update(dict.fromkeys(stored.values(), layer))
     return found
 
 
-def _stored_name(parameter: str, prefix: str, stored: Mapping[str, StoredTensor]) -> str:
+def stored_name(parameter: str, prefix: str, stored: Mapping[str, StoredTensor]) -> str:
     """The name in the files; some checkpoints leave out the backbone's prefix (`transformer.h.0…` as `h.0…`)."""
     for name in (parameter, parameter.removeprefix(f"{prefix}.")):
         if name in stored:

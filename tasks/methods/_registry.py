@@ -45,9 +45,8 @@ def parse_method(settings: Mapping[str, Any]) -> Method:
 
 
 def method_code(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The modules whose code decides what this method does: its own and the bases it inherits from."""
-    kinds = type(parse_method(settings)).__mro__
-    return tuple(sorted({kind.__module__ for kind in kinds if kind.__module__.startswith("tasks.methods.")}))
+    """The modules whose code decides what this method does, sorted."""
+    return tuple(sorted(set(parse_method(settings).code())))
 
 
 def _as_config_error(method: type[Method], error: ValidationError) -> ConfigError:

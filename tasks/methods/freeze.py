@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions, MethodInfo
+from tasks.methods._base import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._peft import refuse_nothing_trainable
 from tasks.methods._rates import rate_between
 from tasks.methods._targets import module_names
@@ -56,7 +56,7 @@ class Freeze(WholeModelMethod):
                 fix="Lower num_layers, or take {kind: full}",
             )
 
-    def attach(self, model: nn.Module) -> nn.Module:
+    def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         model.float().requires_grad_(False)
         chosen = [model.get_submodule(name) for name in module_names(model, self.modules, f"methods[{self.label}]")]
         chosen += list(_blocks(model))[-self.num_layers :] if self.num_layers else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tasks.methods._base import MethodInfo
+from tasks.methods._base import NOTHING, MethodInfo, Supplies
 from tasks.methods._rates import rate_between
 from tasks.methods._whole import WholeModelMethod
 from tasks.models.values import BaseModelFacts
@@ -36,5 +36,5 @@ class FullFineTuning(WholeModelMethod):
             return 1e-5
         return rate_between(facts, small=3e-3, large=2e-5)
 
-    def attach(self, model: nn.Module) -> nn.Module:
+    def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         return model.float().requires_grad_(True)

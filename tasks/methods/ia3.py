@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import MethodInfo
@@ -16,6 +16,14 @@ from tasks.models.values import BaseModelFacts
 if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
+
+_OURS = {
+    "glm": ("k_proj", "v_proj", "down_proj"),
+    "glm4": ("k_proj", "v_proj", "down_proj"),
+    "phi3": ("qkv_proj", "down_proj"),
+}
+"""Architecture that PEFT's table leaves out -> keys, values (where they share a layer, that layer, as PEFT does it for
+GPT-2) and, last, the feed-forward's."""
 
 
 class IA3(PeftMethod):
@@ -32,7 +40,7 @@ class IA3(PeftMethod):
     )
 
     kind: Literal["ia3"] = "ia3"
-    weight_decay: float | None = 0.0
+    weight_decay: float | None = Field(default=0.0, ge=0)
     """Wins over `training.weight_decay`: the vectors start at 1, a decay would pull them to 0."""
     target_modules: Targets | None = None
     """Layers whose output is scaled; when absent PEFT's choice for the architecture."""
@@ -84,13 +92,17 @@ class IA3(PeftMethod):
 
 
 def _usual(model: nn.Module, table: Literal["IA3_TARGET", "IA3_FEEDFORWARD"], where: str) -> tuple[str, ...]:
-    """PEFT's choice of layers for the architecture."""
+    """PEFT's choice of layers for the architecture, or ours where it has none."""
     from peft.utils import constants
 
     known: dict[str, list[str]] = getattr(constants, f"TRANSFORMERS_MODELS_TO_{table}_MODULES_MAPPING")
     kind = str(model.config.model_type)
-    if kind not in known:
-        raise ConfigError(
-            f"PEFT has no usual IA3 layers for {kind}", where=where, fix="Set target_modules and feedforward_modules"
-        )
-    return tuple(known[kind])
+    if kind in known:
+        return tuple(known[kind])
+    if kind in _OURS:
+        return _OURS[kind] if table == "IA3_TARGET" else _OURS[kind][-1:]
+    raise ConfigError(
+        f"neither PEFT nor tuneline has usual IA3 layers for {kind}",
+        where=where,
+        fix="Set target_modules and feedforward_modules",
+    )

@@ -1,11 +1,11 @@
-"""LoRA, with DoRA and rsLoRA: a low-rank update beside frozen linear layers."""
+"""LoRA, with DoRA, rsLoRA, LoRA+ and every start: a low-rank update beside frozen linear layers."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
 from tasks.methods._base import MethodInfo
-from tasks.methods._lora import LowRankMethod
+from tasks.methods._lora.method import LowRankMethod
 
 
 class Lora(LowRankMethod):
@@ -17,10 +17,13 @@ class Lora(LowRankMethod):
         holds="adapter",
         mergeable=True,
         memory="b N + 16 n, b bytes per base weight, n = r (in + out) per layer (DoRA: + out)",
+        quantized_base=True,
         traps=(
             "adapt all linear layers, not attention only",
             "the best rate is about ten times that of full fine-tuning",
             "a tied output layer cannot carry an adapter",
+            "PiSSA, OLoRA and CorDA are saved with twice the rank: what they took out of the base is a part of them",
+            "a LoftQ adapter belongs to the quantised base and is never merged",
         ),
     )
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.foundation.errors import ConfigError
 from tasks.methods._base import Conditions, MethodInfo
-from tasks.methods._prompts import PromptMethod
+from tasks.methods._prompts import PromptMethod, refuse_checkpointing
 from tasks.methods._rates import rate_between
 from tasks.models.values import BaseModelFacts
 
@@ -36,7 +35,7 @@ class PrefixTuning(PromptMethod):
     )
 
     kind: Literal["prefix_tuning"] = "prefix_tuning"
-    weight_decay: float | None = 0.0
+    weight_decay: float | None = Field(default=0.0, ge=0)
     """Wins over `training.weight_decay`."""
     prefix_projection: bool = True
     """Train the prefix through an MLP, as the paper does; without it the rate must be far higher."""
@@ -50,12 +49,7 @@ class PrefixTuning(PromptMethod):
 
     def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
         super().check(facts, conditions)
-        if conditions.gradient_checkpointing:
-            raise ConfigError(
-                "prefix tuning cannot train with gradient checkpointing: it needs the key-value cache",
-                where=f"methods[{self.label}]",
-                fix="Set training.gradient_checkpointing: false",
-            )
+        refuse_checkpointing("prefix tuning", conditions, f"methods[{self.label}]")
 
     def peft_config(self, model: nn.Module) -> PeftConfig:
         from peft import PrefixTuningConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tasks.methods._base import MethodInfo
 from tasks.methods._prompts import PromptMethod
@@ -32,7 +32,7 @@ class PromptTuning(PromptMethod):
     )
 
     kind: Literal["prompt_tuning"] = "prompt_tuning"
-    weight_decay: float | None = 0.0
+    weight_decay: float | None = Field(default=0.0, ge=0)
     """Wins over `training.weight_decay`."""
     prompt_tuning_init: Literal["RANDOM", "SAMPLE_VOCAB", "TEXT"] = "SAMPLE_VOCAB"
     """Start of the virtual tokens: noise, embeddings of random tokens, or of `prompt_tuning_init_text`."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import ClassVar, Literal
 
-from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions, MethodInfo, Quantization
-from tasks.methods._lora import LowRankMethod
-from tasks.models.values import BaseModelFacts
+from tasks.methods._base import MethodInfo
+from tasks.methods._lora.method import LowRankMethod
+from tasks.models.values import Quantization
 
 
 class QLora(LowRankMethod):
@@ -39,12 +37,3 @@ class QLora(LowRankMethod):
 
     def quantization(self) -> Quantization:
         return Quantization(bits=4, quant_type=self.bnb_4bit_quant_type, double_quant=self.bnb_4bit_use_double_quant)
-
-    def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
-        super().check(facts, conditions)
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise ConfigError(
-                "qlora needs bitsandbytes, which is not installed (it exists for Linux only)",
-                where=f"methods[{self.label}]",
-                fix="Take {kind: lora}, or install bitsandbytes",
-            )

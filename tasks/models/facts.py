@@ -35,8 +35,8 @@ def read_facts(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Stor
     Raises:
         ModelError: a size is missing, the weights are not float, or the embedding contradicts the configuration.
     """
-    embedding = _embedding(path, tensors)
-    heads = [name for name in tensors if name.endswith(_HEADS)]
+    embedding = embedding_name(path, tensors)
+    heads = head_names(tensors)
     tied = bool(config.get("tie_word_embeddings", not heads))
     rows = tensors[embedding].shape[0]
     if rows != config.get("vocab_size", rows):
@@ -56,6 +56,7 @@ def read_facts(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Stor
         tie_word_embeddings=tied,
         parameters=sum(stored.elements for stored in counted),
         dtype=_float_dtype(path, tensors),
+        bias_parameters=sum(stored.elements for name, stored in tensors.items() if name.endswith(".bias")),
     )
 
 
@@ -65,7 +66,17 @@ def stored_dtype(folder: Path) -> str:
     return _float_dtype(folder, {name: stored for header in headers for name, stored in header.items()})
 
 
-def _embedding(path: Path, tensors: Mapping[str, StoredTensor]) -> str:
+def head_names(tensors: Mapping[str, StoredTensor]) -> list[str]:
+    """The stored names of the output layer's weight; none where it is tied and stored once."""
+    return [name for name in tensors if name.endswith(_HEADS)]
+
+
+def embedding_name(path: Path, tensors: Mapping[str, StoredTensor]) -> str:
+    """The stored name of the input embedding.
+
+    Raises:
+        ModelError: there is none.
+    """
     for suffix in _EMBEDDINGS:
         for name in sorted(tensors):
             if name == suffix or name.endswith(f".{suffix}"):

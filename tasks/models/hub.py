@@ -12,7 +12,7 @@ from tasks.models.resolve import CONFIG_FILES, TOKENIZER_FILES
 from tasks.models.settings import ModelSettings
 from tasks.models.weights import INDEX_FILE
 
-_PATTERNS = [*CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", INDEX_FILE]
+_PATTERNS = ["adapter_config.json", *CONFIG_FILES, *TOKENIZER_FILES, "*.safetensors", INDEX_FILE]
 _ANSWER_SECONDS = 10
 _BLOB = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 

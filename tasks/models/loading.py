@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tasks.foundation.errors import ModelError, ResourceError
-from tasks.models.values import BaseModel
+from tasks.models.values import BaseModel, Quantization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,17 +18,6 @@ log = logging.getLogger(__name__)
 
 _NO_ATTENTION = "does not support an attention implementation"
 """How transformers says that an architecture has no such kernel, and asks to file a request."""
-
-
-class QuantizedLoad(Protocol):
-    """What loading needs to know of `tasks.methods.Quantization`, which lies above this package."""
-
-    @property
-    def bits(self) -> int: ...
-    @property
-    def quant_type(self) -> str: ...
-    @property
-    def double_quant(self) -> bool: ...
 
 
 def pick_device() -> str:
@@ -67,7 +56,7 @@ def load_tokenizer(base: BaseModel) -> PreTrainedTokenizerBase:
 
 
 def load_base(
-    base: BaseModel, *, quantization: QuantizedLoad | None = None, device: str = "cpu", shared: bool = False
+    base: BaseModel, *, quantization: Quantization | None = None, device: str = "cpu", shared: bool = False
 ) -> PreTrainedModel:
     """The base model in eval mode on one device.
 
@@ -120,7 +109,7 @@ def compute_dtype(base: BaseModel, device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else getattr(torch, base.facts.dtype)
 
 
-def _quantization_config(quantization: QuantizedLoad, device: str) -> BitsAndBytesConfig:
+def _quantization_config(quantization: Quantization, device: str) -> BitsAndBytesConfig:
     """Every choice explicit: the library's own defaults are fp4 without double quantisation."""
     if quantization.bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)

@@ -72,6 +72,7 @@ def resolve_base(settings: ModelSettings, folder: Path | None = None) -> BaseMod
         tokenizer_digest=digest_tree(path, tokenizer),
         dtype=settings.dtype,
         attn_implementation=settings.attn_implementation,
+        quantization=settings.quantized(),
         facts=facts,
     )
 

@@ -4,7 +4,7 @@ from tasks.records.cells import record_merge, record_micro_batch, record_restart
 from tasks.records.lines import Series, metric_points
 from tasks.records.opening import Context, context, describe_cell, describe_run
 from tasks.records.outcomes import CellOutcome, comparison_rows, lead_back
-from tasks.records.shared import record_comparison, record_data, record_tokens
+from tasks.records.shared import record_comparison, record_data, record_tokens, record_vocabulary
 
 __all__ = [
     "CellOutcome",
@@ -24,4 +24,5 @@ __all__ = [
     "record_scores",
     "record_tokens",
     "record_training",
+    "record_vocabulary",
 ]

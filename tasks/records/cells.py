@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tasks.evaluation.values import EvaluatedCell
 from tasks.merging.values import MergedCell
 from tasks.records.origin import origin_tags
 from tasks.tracking import Run, RunRef
+from tasks.training.recipe import RECIPE
 from tasks.training.retry import micro_batch_text
 from tasks.training.values import Cell, TrainedCell
 
@@ -58,6 +60,8 @@ def record_training(trained: TrainedCell, ref: RunRef) -> None:
     if trained.candidate.holds == "adapter" and trained.candidate.weights:
         for path in sorted(trained.candidate.weights.iterdir()):
             run.log_artifact(path, "adapter")
+    if trained.artifact and (recipe := trained.artifact.path / RECIPE).exists():
+        run.log_artifact(recipe, "train")
 
 
 def record_merge(merged: MergedCell, ref: RunRef) -> None:
@@ -85,6 +89,10 @@ def record_scores(evaluated: EvaluatedCell, ref: RunRef) -> None:
     values["eval/cut_prompts"] = scores.cut_prompts
     if scores.probe_loss is not None:
         values["eval/probe/loss"] = scores.probe_loss
+    if scores.shots:
+        counted = {"shots": scores.shots.asked, "dropped_shots": scores.shots.dropped}
+        counted["prompts_short_of_shots"] = scores.shots.short_prompts
+        values |= {f"eval/{name}": count for name, count in counted.items()}
     if evaluated.cost:
         values["perf/evaluation_seconds"] = evaluated.cost.seconds
     run.log_metrics(values)
@@ -96,3 +104,19 @@ def record_scores(evaluated: EvaluatedCell, ref: RunRef) -> None:
             for sample in evaluated.samples
         ]
         run.log_table(rows, "evaluation/samples.json")
+    _record_told(evaluated, run)
+
+
+def _record_told(evaluated: EvaluatedCell, run: Run) -> None:
+    """Quality per size as `eval/sizes/<size>/<metric>` and a table; what the method says as `peft/<name>`."""
+    sizes = {f"eval/sizes/{_slug(s.size)}/{name}": value for s in evaluated.sizes for name, value in s.metrics.items()}
+    run.log_metrics(sizes | {f"peft/{name}": value for name, value in evaluated.explanation.items()})
+    if evaluated.sizes:
+        run.log_table([{"size": size.size} | size.metrics for size in evaluated.sizes], "evaluation/sizes.json")
+    if evaluated.explanation:
+        run.log_artifact(evaluated.artifact.path / "explain.json", "evaluation")
+
+
+def _slug(size: str) -> str:
+    """As a part of a metric's name: `r 8 depth 12` -> `r-8-depth-12`."""
+    return re.sub(r"[^\w.]+", "-", size).strip("-")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.foundation.digests import canonical_json
 from tasks.foundation.values import Value
-from tasks.registry.lineage import code_state
+from tasks.registry.lineage import code_state, lineage_tags
 from tasks.registry.values import CodeState
 from tasks.tracking import Run, RunRef
 from tasks.training.engines import engine_name
@@ -62,6 +62,7 @@ def describe_cell(cell: Cell, ref: RunRef, shared: Context) -> None:
             "tuneline.base_digest": cell.base.digest,
         }
     )
+    run.set_tags(lineage_tags(cell.sources))
     if cell.trains:
         layout = cell.layout
         gang = {"engine": engine_name(layout), "world_size": layout.ranks, "nodes": layout.nodes}

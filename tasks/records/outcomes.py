@@ -9,6 +9,7 @@ from tasks.evaluation.values import EvaluatedCell
 from tasks.foundation.errors import ErrorRecord
 from tasks.foundation.values import Value
 from tasks.merging.values import MergedCell
+from tasks.methods import parse_method
 from tasks.records.origin import maker_of
 from tasks.tracking import Run, RunRef
 from tasks.training.retry import micro_batch_text
@@ -64,6 +65,8 @@ def _row(outcome: CellOutcome, base_probe_loss: float | None) -> ComparisonRow:
         metrics=scores.metrics,
         rows_digest=scores.rows_digest,
         forgetting=forgetting,
+        sizes={size.size: size.metrics for size in outcome.evaluated.sizes},
+        hard_prompt=parse_method(cell.method).prompting() is not None,
         merge=outcome.merged.outcome if outcome.merged and cell.trains else "-",
         note=_note(outcome),
         **_costs(outcome.trained),
@@ -72,12 +75,19 @@ def _row(outcome: CellOutcome, base_probe_loss: float | None) -> ComparisonRow:
 
 
 def _note(outcome: CellOutcome) -> str:
-    """What ran instead of what was asked for."""
+    """What the cell goes on from, and what ran instead of what was asked for."""
     asked, ran = outcome.cell, outcome.trained.cell if outcome.trained else outcome.cell
-    if asked.training == ran.training:
-        return ""
-    micro, wanted = micro_batch_text(ran.training), micro_batch_text(asked.training)
-    return f"trained with micro-batches of {micro}, since {wanted} ran out of memory"
+    said = [f"{name} {source.title} ({source.digest[:12]})" for name, source in asked.sources.items()]
+    scores = outcome.evaluated.scores if outcome.evaluated else None
+    if scores and scores.shots and scores.shots.short_prompts:
+        said.append(
+            f"{scores.shots.short_prompts} of {scores.prompts} prompts stand behind fewer than {scores.shots.asked} "
+            "examples, since no more fit into the model's context"
+        )
+    if asked.training != ran.training:
+        micro, wanted = micro_batch_text(ran.training), micro_batch_text(asked.training)
+        said.append(f"trained with micro-batches of {micro}, since {wanted} ran out of memory")
+    return "; ".join(said)
 
 
 def _costs(trained: TrainedCell | None) -> dict[str, float | int | None]:

@@ -10,6 +10,7 @@ from tasks.data.values import PreparedData, TokenizedData
 from tasks.foundation.values import Value
 from tasks.records.origin import origin_tags
 from tasks.tracking import Run, RunRef
+from tasks.vocabulary import REPORT_FILE, TOKENS_FILE, ExtendedBase
 
 
 def record_data(prepared: PreparedData, runs: Sequence[RunRef]) -> None:
@@ -33,13 +34,25 @@ def record_tokens(tokens: TokenizedData, runs: Sequence[RunRef]) -> None:
         run.set_tags(origin_tags(tokens.artifact, ref))
 
 
+def record_vocabulary(extended: ExtendedBase, runs: Sequence[RunRef]) -> None:
+    """Counts and losses as `vocabulary/…`, the report and the tokens as artifacts; nothing where nobody asked."""
+    if extended.report is None or extended.artifact is None:
+        return
+    for ref in runs:
+        run = Run(ref)
+        run.log_metrics(_counts("vocabulary", extended.report))
+        for name in (REPORT_FILE, TOKENS_FILE):
+            run.log_artifact(extended.artifact.path / name, "vocabulary")
+        run.set_tags({"tuneline.extended_from": extended.origin} | origin_tags(extended.artifact, ref))
+
+
 def record_comparison(comparison: Comparison, folder: Path, ref: RunRef) -> None:
     """Table, picture and raw rows of the comparison, and the winner as tags."""
     run = Run(ref)
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         run.log_artifact(path, "comparison")
     run.log_table(
-        [row.model_dump(mode="json", exclude={"metrics", "delta"}) | row.metrics for row in comparison.rows],
+        [row.model_dump(mode="json", exclude={"metrics", "delta", "sizes"}) | row.metrics for row in comparison.rows],
         "comparison/table.json",
     )
     run.set_tags({"tuneline.winner": comparison.winner or "none", "tuneline.metric": comparison.metric})

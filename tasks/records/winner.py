@@ -57,6 +57,7 @@ def register_request(registration: Registration, report: Path) -> RegisterReques
         rows_digest=evaluated.scores.rows_digest,
         data_digest=registration.prepared.report.digest,
         fingerprint=trained.cell.fingerprint,
+        sources=trained.cell.sources,
         code_commit=registration.context.code.label,
         prefect_url=registration.context.flow_run_url,
         data=registration.data,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.methods import Candidate, parse_method, without_references
 from tasks.models import BaseModel
+from tasks.registry.shipping import is_plain_peft
 from tasks.registry.values import RegisterRequest
 
 LONGEST_DESCRIPTION = 4500
@@ -27,11 +29,14 @@ def summary(request: RegisterRequest) -> str:
     candidate, base = request.candidate, request.candidate.base
     kind = candidate.method.get("kind")
     form = "whole model" if candidate.holds == "model" else "base model with adapter"
-    settings = ", ".join(f"{name} {value}" for name, value in sorted(candidate.method.items()) if name != "kind")
+    named = without_references(candidate.method, request.sources)
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(named.items()) if name != "kind")
     facts = {
         "base model": f"{public_name(base)} {base.revision}".strip(),
+        **({"vocabulary": f"the base's, and {base.new_tokens} tokens more"} if base.new_tokens else {}),
         "base digest": base.digest,
         "method": f"{kind}" + (f" ({settings})" if settings else ""),
+        **{name: f"{source.title} (sha256 {source.digest})" for name, source in request.sources.items()},
         "form": form,
         "data digest": request.data_digest,
         "evaluation rows": request.rows_digest,
@@ -65,8 +70,6 @@ def public_name(base: BaseModel) -> str:
 
 def _loading(request: RegisterRequest) -> list[str]:
     uri = f"models:/{request.model_name}@{request.alias}"
-    whole = "`artifacts/package/model/` is a plain safetensors folder for transformers;"
-    adapter = "`artifacts/package/adapter/` is a plain adapter folder for PEFT;"
     return [
         "## How to load it",
         "",
@@ -77,9 +80,20 @@ def _loading(request: RegisterRequest) -> list[str]:
         "```",
         "",
         f"`mlflow models serve -m {uri} --env-manager local` answers the same over HTTP.",
-        f"{whole if request.candidate.holds == 'model' else adapter} `files.json` holds the sha256 of every file.",
+        f"{_weights(request.candidate)} `files.json` holds the sha256 of every file.",
         "",
     ]
+
+
+def _weights(candidate: Candidate) -> str:
+    if candidate.holds == "model":
+        return "`artifacts/package/model/` is a plain safetensors folder for transformers;"
+    if candidate.weights is not None and is_plain_peft(parse_method(candidate.method).loads_with(), candidate.weights):
+        return "`artifacts/package/adapter/` is a plain adapter folder for PEFT;"
+    return (
+        "`artifacts/package/adapter/` holds the adapter (safetensors and JSON), which PEFT alone cannot load; the code "
+        "that does lies in `artifacts/package/code/`;"
+    )
 
 
 def _limits(request: RegisterRequest) -> list[str]:

@@ -14,25 +14,34 @@ from tasks.data.templates import Renderer
 from tasks.data.values import Turn
 from tasks.foundation.digests import canonical_json
 from tasks.foundation.errors import ConfigError, IntegrityError
-from tasks.methods import Candidate, parse_method
+from tasks.methods import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    Candidate,
+    adapter_files,
+    base_quantization,
+    parse_method,
+    without_references,
+)
 from tasks.models import TOKENIZER_FILES, BaseModel, companion_files, weight_files
 from tasks.models.loading import load_tokenizer
-from tasks.models.weights import INDEX_FILE
+from tasks.models.weights import INDEX_FILE, read_json
+from tasks.registry.shipping import is_plain_peft, ship
 from tasks.registry.values import RegisterRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SERVING = "serving.json"
-_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 _PROBE = Turn(role="user", content="probe")
 
 
 def fill(request: RegisterRequest, folder: Path) -> None:
     """Put everything that serves the candidate into an empty folder; files are linked where the disk allows it.
 
-    A whole model becomes `model/`. An adapter becomes `adapter/` with `base/`, or, where the base came from the hub,
-    with its id and revision and a `tokenizer/`. Only configuration, tokenizer and safetensors files are taken.
+    A whole model becomes `model/`. An adapter becomes `adapter/` with `base/`, or, where the base came from the hub
+    and has its own vocabulary, with its id and revision and a `tokenizer/`; one that PEFT alone cannot load brings the
+    `code/` that can. Beside it only configuration, tokenizer and safetensors files are taken.
 
     Raises:
         ConfigError: the untuned base, which is nobody's result.
@@ -47,7 +56,7 @@ def fill(request: RegisterRequest, folder: Path) -> None:
     if candidate.holds == "model":
         where = _whole(candidate.weights, candidate.base, folder)
     else:
-        where = _adapted(candidate.weights, candidate.base, folder)
+        where = _adapted(candidate.weights, candidate.base, folder) | _method(request, candidate.weights, folder)
     write_durably(
         folder / SERVING, canonical_json({**where, **_loading(candidate), **_prompting(request, tokenizer)}) + "\n"
     )
@@ -58,15 +67,16 @@ def _whole(weights: Path, base: BaseModel, folder: Path) -> dict[str, Any]:
     _link(weights, _model_files(weights), folder / "model")
     if not any((weights / name).is_file() for name in TOKENIZER_FILES):
         _link(base.path, _tokenizer_files(base.path), folder / "model")
-    return {"base": {"folder": "model", "hub": "", "revision": ""}, "adapter": "", "tokenizer": "model"}
+    return {"base": {"folder": "model", "hub": "", "revision": ""}, "adapter": "", "tokenizer": "model", "loader": None}
 
 
 def _adapted(weights: Path, base: BaseModel, folder: Path) -> dict[str, Any]:
-    for name in _ADAPTER_FILES:
-        if not (weights / name).is_file():
-            raise IntegrityError(f"{name} is missing", where=str(weights), fix="Train the cell again")
-    _link(weights, _ADAPTER_FILES, folder / "adapter")
-    if base.revision and not Path(base.name).exists():
+    names = adapter_files(weights)
+    if ADAPTER_CONFIG not in names or not any(name.endswith(".safetensors") for name in names):
+        missing = ADAPTER_WEIGHTS if ADAPTER_CONFIG in names else ADAPTER_CONFIG
+        raise IntegrityError(f"{missing} is missing", where=str(weights), fix="Train the cell again")
+    _link(weights, names, folder / "adapter")
+    if base.revision and not base.new_tokens and not Path(base.name).exists():
         _link(base.path, _tokenizer_files(base.path), folder / "tokenizer")
         reference = {"folder": "", "hub": base.name, "revision": base.revision}
         return {"base": reference, "adapter": "adapter", "tokenizer": "tokenizer"}
@@ -74,9 +84,21 @@ def _adapted(weights: Path, base: BaseModel, folder: Path) -> dict[str, Any]:
     return {"base": {"folder": "base", "hub": "", "revision": ""}, "adapter": "adapter", "tokenizer": "base"}
 
 
+def _method(request: RegisterRequest, weights: Path, folder: Path) -> dict[str, Any]:
+    """The settings that made the adapter, and the code that loads it where PEFT alone cannot."""
+    method = parse_method(request.candidate.method).loads_with()
+    settings = without_references(method.model_dump(mode="json", exclude={"name"}), request.sources)
+    loader = None if is_plain_peft(method, weights) else ship(method, settings, folder)
+    return {"settings": settings, "loader": loader}
+
+
 def _loading(candidate: Candidate) -> dict[str, Any]:
     """How the weights are loaded: in the precision, and on the kind of base, that the evaluation used."""
-    quantization = parse_method(candidate.method).quantization() if candidate.holds == "adapter" else None
+    quantization = (
+        base_quantization(parse_method(candidate.method), candidate.base.quantization)
+        if candidate.holds == "adapter"
+        else None
+    )
     return {
         "method": candidate.method.get("kind"),
         "dtype": candidate.base.dtype,
@@ -92,7 +114,7 @@ def _prompting(request: RegisterRequest, tokenizer: PreTrainedTokenizerBase) -> 
     `before` is the plain template up to the answer, None for the tokenizer's chat template.
     """
     candidate, renderer = request.candidate, Renderer(tokenizer, request.data)
-    virtual = candidate.method.get("num_virtual_tokens", 0) if candidate.holds == "adapter" else 0
+    virtual = _virtual_tokens(candidate.weights) if candidate.holds == "adapter" and candidate.weights else 0
     chat = request.data.use_chat_template and bool(tokenizer.chat_template)
     before = None if chat else PlainTemplate.parse(request.data.template).before
     return {
@@ -100,9 +122,15 @@ def _prompting(request: RegisterRequest, tokenizer: PreTrainedTokenizerBase) -> 
         "leading_ids": [] if before is None else _leading_ids(renderer, tokenizer, before),
         "end_token_ids": list(renderer.end_token_ids),
         "max_new_tokens": request.max_new_tokens,
-        "positions": candidate.base.facts.max_position_embeddings - int(virtual),
+        "positions": candidate.base.facts.max_position_embeddings - virtual,
         "cut_prompts": request.data.truncation == "truncate",
     }
+
+
+def _virtual_tokens(weights: Path) -> int:
+    """Positions that the adapter takes, by its own file: its settings may stand inside those of another method."""
+    config = read_json(weights / ADAPTER_CONFIG)
+    return int(config.get("num_virtual_tokens") or config.get("parts", {}).get("num_virtual_tokens") or 0)
 
 
 def _leading_ids(renderer: Renderer, tokenizer: PreTrainedTokenizerBase, before: str) -> list[int]:
@@ -123,9 +151,9 @@ def _tokenizer_files(folder: Path) -> tuple[str, ...]:
 
 def _link(source: Path, names: Iterable[str], target: Path) -> None:
     """Hard links cost no space; across file systems they become copies."""
-    target.mkdir(parents=True, exist_ok=True)
     for name in names:
         origin = (source / name).resolve()
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(origin, target / name)
         except OSError:

@@ -1,12 +1,14 @@
-"""Which code made it: the git commit with what was changed on top, or the package's version and digest."""
+"""What leads back from a result: the code that made it (git commit and changes), and the results it goes on from."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.foundation.digests import code_digest, digest_file, digest_text, digest_value, library_versions
+from tasks.methods import Source
 from tasks.registry.values import CodeState
 
 SOURCE = ("flows", "tasks", "configs")
@@ -32,6 +34,15 @@ def code_state(root: Path | None = None) -> CodeState:
     dirty = bool(diff or new)
     changed = digest_value({"diff": digest_text(diff), "new": new}) if dirty else ""
     return plain.model_copy(update={"commit": commit.strip(), "dirty": dirty, "diff_digest": changed})
+
+
+def lineage_tags(sources: Mapping[str, Source]) -> dict[str, str]:
+    """`tuneline.source.<name>`: what it is called, with its sha256 and (where known) its run beside it."""
+    tags: dict[str, str] = {}
+    for name, source in sources.items():
+        facts = {"": source.title, ".sha256": source.digest, ".run_id": source.run_id}
+        tags |= {f"tuneline.source.{name}{part}": text for part, text in facts.items() if text}
+    return tags
 
 
 def _git(root: Path, *arguments: str) -> str | None:

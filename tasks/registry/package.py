@@ -27,6 +27,7 @@ def requirements(serving: Mapping[str, Any]) -> list[str]:
     """Exact pip requirements of what serves, at the installed versions (`+cpu` and the like left out)."""
     names = ["mlflow", "pandas", "safetensors", "tokenizers", "torch", "transformers"]
     names += ["accelerate", "peft"] if serving["adapter"] else ["accelerate"]
+    names += ["pydantic"] if serving["loader"] else []
     names += ["bitsandbytes"] if serving["quantization"] else []
     return [f"{name}=={version.partition('+')[0]}" for name, version in sorted(library_versions(*names).items())]
 

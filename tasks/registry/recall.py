@@ -13,7 +13,7 @@ from tasks.tracking import TrackingSettings
 
 _STEP = "register"
 _FILE = "package.json"
-_UNDECISIVE = {"run_id", "prefect_url", "comparison", "metrics", "code_commit", "label"}
+_UNDECISIVE = {"run_id", "prefect_url", "comparison", "metrics", "code_commit", "label", "sources"}
 """What a request says beside what is packaged."""
 
 

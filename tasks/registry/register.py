@@ -13,6 +13,7 @@ from filelock import FileLock
 from tasks.foundation.faults import reach
 from tasks.registry.card import description, public_name
 from tasks.registry.contents import fill
+from tasks.registry.lineage import lineage_tags
 from tasks.registry.package import Package, build, describe
 from tasks.registry.proof import prove
 from tasks.registry.server import PACKAGE_TAG, Registry, StoredVersion
@@ -94,6 +95,7 @@ def _tags(request: RegisterRequest, package: Package) -> dict[str, str]:
         "tuneline.code_commit": request.code_commit,
         "tuneline.prefect": request.prefect_url,
     }
+    tags |= lineage_tags(request.sources)
     return {name: value for name, value in tags.items() if value}
 
 

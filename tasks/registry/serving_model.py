@@ -1,14 +1,17 @@
 """The code inside a registered model: loads the packaged folders and answers prompts, greedily, one at a time.
 
 It is copied into the package and runs where tuneline is not installed: it imports the standard library, mlflow, torch,
-transformers and (for adapters) peft, and nothing of ours. `serving.json` beside the weights holds every setting.
+transformers and (for adapters) peft, and nothing of ours but what the package brings along in `code/`, for adapters
+that PEFT alone cannot load. `serving.json` beside the weights holds every setting.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import re
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -195,10 +198,38 @@ def load_model(package: Path, settings: dict[str, Any], device: str) -> Any:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     if settings["adapter"]:
+        model = load_adapter(model, package, settings)
+    return model.eval()
+
+
+def load_adapter(base: Any, package: Path, settings: dict[str, Any]) -> Any:
+    """The adapter on its base: by PEFT, or by the method whose code came with it."""
+    loader = settings["loader"]
+    if loader is None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, package / settings["adapter"], is_trainable=False)
-    return model.eval()
+        return PeftModel.from_pretrained(base, package / settings["adapter"], is_trainable=False)
+    import_package(package / "code" / loader["package"])
+    method = getattr(sys.modules[loader["module"]], loader["class"])
+    return method.model_validate(loader["settings"]).load(base, package / settings["adapter"])
+
+
+def import_package(folder: Path) -> None:
+    """Import all of the code that came with the adapter, once; it is named by its digest, so it meets nothing else.
+
+    All of it now: the folder may be gone when a function comes to import the rest. No bytecode is left in the package.
+    """
+    if folder.name in sys.modules:
+        return
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path.insert(0, str(folder.parent))
+    try:
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder.parent).with_suffix("").parts
+            importlib.import_module(".".join(parts).removesuffix(".__init__"))
+    finally:
+        sys.path.remove(str(folder.parent))
+        sys.dont_write_bytecode = before
 
 
 def quantization_config(quantization: dict[str, Any], on_cpu: bool) -> BitsAndBytesConfig:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tasks.data.settings import DataSettings
 from tasks.foundation.values import Value
-from tasks.methods import Candidate
+from tasks.methods import Candidate, Source
 
 
 class Example(Value):
@@ -42,6 +42,8 @@ class RegisterRequest(Value):
     """Digest of all training and evaluation rows."""
     fingerprint: str
     """The cell's fingerprint."""
+    sources: dict[str, Source] = Field(default_factory=dict)
+    """Earlier results that the winner goes on from, by the method's names for them."""
     code_commit: str
     """`CodeState.label`: the code that made it."""
     prefect_url: str = ""

@@ -78,7 +78,7 @@ class MlflowSink:
         return MlflowClient(self._uri, registry_uri=self._uri)
 
     def create_run(self, new: NewRun) -> CreatedRun:
-        with _two_kinds_of_failure():
+        with two_kinds_of_failure():
             experiment = self._experiment(new.experiment)
             runs = self._runs_of(experiment.experiment_id, new.key)
             run = runs[0] if runs else self._create(experiment, new)
@@ -88,11 +88,11 @@ class MlflowSink:
         metrics = [Metric(point.name, point.value, point.timestamp_ms, point.step) for point in batch.metrics]
         params = [Param(key, value) for key, value in batch.params]
         tags = [RunTag(key, value) for key, value in batch.tags]
-        with _two_kinds_of_failure(), self._noticing_a_deleted_run(run_id):
+        with two_kinds_of_failure(), self._noticing_a_deleted_run(run_id):
             self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
     def log_artifact(self, run_id: str, path: Path, folder: str) -> None:
-        with _two_kinds_of_failure():
+        with two_kinds_of_failure():
             self._client.log_artifact(run_id, str(path), folder or None)
 
     def log_input(self, run_id: str, dataset: DatasetLogged) -> None:
@@ -104,11 +104,11 @@ class MlflowSink:
         )
         tags = {"mlflow.data.context": dataset.context, "tuneline.digest": dataset.digest}
         inputs = [InputTag(key, value[:_TAG_VALUE_CHARS]) for key, value in tags.items()]
-        with _two_kinds_of_failure():
+        with two_kinds_of_failure():
             self._client.log_inputs(run_id, [DatasetInput(known, inputs)])
 
     def set_terminated(self, run_id: str, status: RunStatus, ended_ms: int) -> None:
-        with _two_kinds_of_failure():
+        with two_kinds_of_failure():
             self._delete_twins(run_id)
             self._client.set_terminated(run_id, status=status, end_time=ended_ms)
 
@@ -165,7 +165,7 @@ class MlflowSink:
 
 
 @contextmanager
-def _two_kinds_of_failure() -> Iterator[None]:
+def two_kinds_of_failure() -> Iterator[None]:
     """Every failure as unavailable or refused, without passwords and without MLflow's own noise."""
     token = _calling.set(True)
     try:

@@ -1,6 +1,7 @@
 """What a checkpoint holds beside its manifest, written by all ranks together and read back to the same bits.
 
 - `trainable.safetensors`: every trainable tensor, whole, under its full name; `trainer_state.json`, `scheduler.pt`;
+- `method_state.safetensors`: what the method keeps beside them (AdaLoRA's importance);
 - `optimizer.pt`, or one file per rank where an engine shares it (`optimizer_<rank>.pt`, DeepSpeed's own folder);
 - `rng_state*.pth` and `loss_<rank>.json` of every rank: what was summed since the last logged loss.
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.training.trainer import CellTrainer
 
 TRAINABLE = "trainable.safetensors"
+METHOD_STATE = "method_state.safetensors"
 TRAINER_STATE = "trainer_state.json"
 _DEEPSPEED = "deepspeed"
 _SCRIPTS = ("zero_to_fp32.py", "zero_to_torch.py")
@@ -41,6 +43,8 @@ def write_content(trainer: CellTrainer, staging: Path) -> None:
     save_trainable(trainer, staging / TRAINABLE)
     if trainer.is_world_process_zero():
         trainer.state.save_to_json(str(staging / TRAINER_STATE))
+        state = trainer.method.training_state(trainer.accelerator.unwrap_model(trainer.model))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, staging / METHOD_STATE)
     reach("checkpoint.optimizer")
     _save_optimizer(trainer, staging)
     reach("checkpoint.rng")
@@ -56,6 +60,9 @@ def read_content(trainer: CellTrainer, checkpoint: Path) -> None:
     else:
         load_trainable(trainer.model, checkpoint / TRAINABLE)
         _read_optimizer(trainer, checkpoint)
+    trainer.method.restore_training_state(
+        trainer.accelerator.unwrap_model(trainer.model), load_file(checkpoint / METHOD_STATE)
+    )
     trainer.lr_scheduler.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
     trainer._load_scaler(str(checkpoint))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tasks.foundation.errors import ConfigError
 from tasks.launch.layout import Layout
 from tasks.methods import Method
+from tasks.models import Quantization
 from tasks.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -37,27 +38,37 @@ def engine_name(layout: Layout) -> str:
     return f"zero{layout.zero_stage}" if layout.engine == "deepspeed" else layout.engine
 
 
-def refuse_engine(method: Method, training: TrainingSettings, layout: Layout) -> None:
-    """What a method or an optimiser cannot do under an engine, before anything is loaded.
+def refuse_engine(
+    method: Method, training: TrainingSettings, layout: Layout, quantization: Quantization | None = None
+) -> None:
+    """What a method, an optimiser or a quantised base cannot do under an engine, before anything is loaded.
+
+    Args:
+        quantization: of the base, whoever asked for it.
 
     Raises:
         ConfigError: with the declared reason and the way out.
     """
-    name, refused = engine_name(layout), method.info.refuses
-    if name in refused:
-        left = [engine for engine in ENGINES if engine not in refused]
+    name = engine_name(layout)
+    if reason := method.refuses_engine(name):
+        left = [engine for engine in ENGINES if not method.refuses_engine(engine)]
         raise ConfigError(
-            f"{method.kind} cannot train under {name}: {refused[name]}",
+            f"{method.kind} cannot train under {name}: {reason}",
             where=f"methods[{method.label}]",
             allowed=", ".join(left),
             fix=f"Set distributed.strategy: {left[0]}, or take this method out",
         )
-    reason = OPTIMIZER_REFUSES.get(training.optim, {}).get(name)
-    if reason:
+    if broken := OPTIMIZER_REFUSES.get(training.optim, {}).get(name):
         raise ConfigError(
-            f"{training.optim} cannot train under {name}: {reason}",
+            f"{training.optim} cannot train under {name}: {broken}",
             where="training.optim",
             fix="Set training.optim: adamw_torch, or distributed.strategy: ddp",
+        )
+    if name == "fsdp2" and quantization is not None and quantization.bits == 8:
+        raise ConfigError(
+            "a base in int8 cannot train under fsdp2: sharing its weights loses their scales",
+            where="model.quantization",
+            fix="Set model.quantization: nf4, or distributed.strategy: ddp or zero3",
         )
     if layout.engine == "fsdp2" and layout.ranks == 1:
         raise ConfigError(

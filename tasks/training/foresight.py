@@ -124,7 +124,7 @@ def _state_bytes(cell: Cell) -> int:
 def _model_bytes(cell: Cell) -> int:
     """Of a whole model in the dtype of the base's files, where training leaves one; 0 for an adapter."""
     facts = cell.base.facts
-    whole = parse_method(cell.method).info.holds == "model"
+    whole = parse_method(cell.method).holds == "model"
     return facts.parameters * _STORED_BYTES.get(facts.dtype, 4) if whole else 0
 
 

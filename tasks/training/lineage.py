@@ -19,7 +19,7 @@ from tasks.foundation.digests import canonical_json
 from tasks.foundation.errors import ConfigError
 from tasks.foundation.values import Value
 from tasks.training.checkpoints import Checkpoints, identity_difference
-from tasks.training.identity import cell_facts, fingerprint
+from tasks.training.identity import Beside, cell_facts, fingerprint
 from tasks.training.values import Adoption, Cell
 
 CARD = "cell.json"
@@ -74,7 +74,7 @@ class Attempt(Value):
 
 def facts_of(cell: Cell) -> dict[str, str]:
     """Everything that decides a cell's bytes; what it was taken over from is part of it."""
-    facts = cell_facts(cell.base, cell.tokens, cell.method, cell.training, (cell.seed, cell.layout))
+    facts = cell_facts(cell.base, cell.tokens, cell.method, cell.training, Beside(cell.seed, cell.layout, cell.sources))
     if cell.adopted:
         facts[_ADOPTED] = canonical_json(cell.adopted.model_dump(mode="json", exclude={"work"}))
     return facts

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.artifacts import Artifact, read, verify
 from tasks.foundation.digests import digest_tree
 from tasks.foundation.errors import IntegrityError
 from tasks.foundation.values import Value
+from tasks.methods import Source
 from tasks.models import BaseModel, base_files
 
 
@@ -23,10 +25,11 @@ Marks = dict[str, FileMark]
 """Path -> mark."""
 
 
-def marks_of(base: BaseModel, tokens: Artifact) -> Marks:
+def marks_of(base: BaseModel, tokens: Artifact, sources: Iterable[Source] = ()) -> Marks:
     """The files of a cell as this process sees them, a moment after the pipeline verified them."""
-    base_paths = [base.path / name for name in base_files(base.path)]
-    return {str(path): _mark(path) for path in (*base_paths, *_token_files(tokens))}
+    paths = [base.path / name for name in base_files(base.path)]
+    paths += [source.path / name for source in sources for name in source.files]
+    return {str(path): _mark(path) for path in (*paths, *_token_files(tokens))}
 
 
 def check_base(base: BaseModel, seen: Marks) -> None:
@@ -57,20 +60,32 @@ def check_tokens(tokens: Artifact, seen: Marks) -> None:
         verify(tokens.path)
 
 
+def check_source(source: Source, seen: Marks) -> None:
+    """An earlier result on this node is that of the request; read under the same rule as the base.
+
+    Raises:
+        IntegrityError: a file is missing, or is another one.
+        ModelError: a whole model is not complete.
+    """
+    names = source.files
+    if not _is_seen(source.path, names, seen) and digest_tree(source.path, names) != source.digest:
+        raise IntegrityError(f"is not the {source.reference} of the request (another sha256)", where=str(source.path))
+
+
 def _is_seen(folder: Path, names: tuple[str, ...], seen: Marks) -> bool:
     """True where every file is the one that the pipeline saw.
 
     Raises:
         IntegrityError: one is missing, or has another size.
     """
-    here = {str(folder / name): _mark(folder / name) for name in names if (folder / name).is_file()}
-    expected = {path: mark for path, mark in seen.items() if Path(path).is_relative_to(folder)}
-    for path, mark in expected.items():
-        if path not in here:
-            raise IntegrityError("is missing", where=path)
-        if here[path].size != mark.size:
-            raise IntegrityError(f"has {here[path].size} bytes, not {mark.size}", where=path)
-    return here == expected
+    expected = {Path(path): mark for path, mark in seen.items() if Path(path).is_relative_to(folder)}
+    for path, mark in expected.items():  # a source may lie below the base, or the base below a source
+        if not path.is_file():
+            raise IntegrityError("is missing", where=str(path))
+        if (size := path.stat().st_size) != mark.size:
+            raise IntegrityError(f"has {size} bytes, not {mark.size}", where=str(path))
+    here = {folder / name: _mark(folder / name) for name in names if (folder / name).is_file()}
+    return bool(here) and all(expected.get(path) == mark for path, mark in here.items())
 
 
 def _token_files(tokens: Artifact) -> list[Path]:

@@ -16,7 +16,7 @@ from tasks.foundation.errors import BatchTooLargeError, ResourceError, is_out_of
 from tasks.launch.failure import read_failed_rank
 from tasks.launch.kills import Kills, control_groups, kills_so_far
 from tasks.launch.layout import Layout
-from tasks.methods import parse_method
+from tasks.methods import base_quantization, parse_method
 from tasks.training.engines import OPTIMIZER_REFUSES
 from tasks.training.pulse import Beat, Phase, read_beats
 from tasks.training.settings import TrainingSettings
@@ -132,10 +132,10 @@ def remedy(cell: Cell, phase: Phase) -> str:
 
 def _stronger(cell: Cell) -> Iterator[str]:
     method, layout = parse_method(cell.method), cell.layout
-    if method.quantization() is None:
+    if base_quantization(method, cell.base.quantization) is None:
         yield "a method with a quantised base ({kind: qlora})"
     unshared = layout.ranks > 1 and layout.zero_stage < 3 and layout.engine != "fsdp2"
-    if unshared and "zero3" not in {*method.info.refuses, *OPTIMIZER_REFUSES.get(cell.training.optim, {})}:
+    if unshared and not (method.refuses_engine("zero3") or "zero3" in OPTIMIZER_REFUSES.get(cell.training.optim, {})):
         yield "distributed.strategy=zero3"
     if layout.device == "cuda" and layout.engine == "ddp" and cell.training.optim != "paged_adamw_8bit":
         yield "training.optim=paged_adamw_8bit"

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import psutil
@@ -16,10 +17,10 @@ from torch import distributed
 from tasks.foundation.digests import digest_value
 from tasks.foundation.errors import ConfigError, ErrorRecord, IntegrityError, ResourceError, TunelineError
 from tasks.foundation.values import Value
-from tasks.methods import parse_method
+from tasks.methods import Source, base_quantization, parse_method
 from tasks.training.foresight import check_folders
-from tasks.training.identity import cell_facts
-from tasks.training.marks import check_base, check_tokens
+from tasks.training.identity import Beside, cell_facts
+from tasks.training.marks import check_base, check_source, check_tokens
 from tasks.training.meeting import take_accelerator
 from tasks.training.memory import memory_limit_bytes
 from tasks.training.values import Cell, TrainRequest
@@ -49,7 +50,7 @@ def check_places(request: TrainRequest) -> None:
     started the ranks from its own folder.
 
     Raises:
-        IntegrityError: another request, base, tokens or code on some node.
+        IntegrityError: another request, base, tokens, source or code on some node.
         ConfigError: other versions of libraries.
         ResourceError: a disk, the memory or an accelerator does not suffice.
     """
@@ -109,6 +110,7 @@ def _files(request: TrainRequest) -> Iterator[TunelineError]:
     checks: tuple[Callable[[], None], ...] = (
         lambda: check_base(cell.base, request.seen),
         lambda: check_tokens(cell.tokens, request.seen),
+        *(partial(check_source, source, request.seen) for source in _beside_base(cell)),
     )
     for check in checks:
         try:
@@ -119,12 +121,18 @@ def _files(request: TrainRequest) -> Iterator[TunelineError]:
             yield IntegrityError(f"cannot be read ({error.strerror})", where=str(error.filename))
 
 
+def _beside_base(cell: Cell) -> Iterator[Source]:
+    """The sources without the one that is the base itself; each once, however many settings name it."""
+    found = {source.path: source for source in cell.sources.values() if source.path != cell.base.path}
+    yield from found.values()
+
+
 def _software(request: TrainRequest) -> Iterator[TunelineError]:
     """The code and the libraries of this node, where it is not the pipeline's own."""
     cell = request.cell
     if cell.layout.nodes == 1 and "SLURM_JOB_ID" not in os.environ:
         return
-    here = cell_facts(cell.base, cell.tokens, cell.method, cell.training, (cell.seed, cell.layout))
+    here = cell_facts(cell.base, cell.tokens, cell.method, cell.training, Beside(cell.seed, cell.layout, cell.sources))
     if here["code"] != request.identity["code"]:
         yield IntegrityError("tuneline's code is not that of the request", fix="Install the same version on all nodes")
     for name in sorted(here):
@@ -166,7 +174,7 @@ def _accelerator(cell: Cell) -> Iterator[TunelineError]:
 
 def _base_bytes(cell: Cell) -> int:
     """Of the base's weights on one rank."""
-    facts, quantization = cell.base.facts, parse_method(cell.method).quantization()
+    facts, quantization = cell.base.facts, base_quantization(parse_method(cell.method), cell.base.quantization)
     dtype = facts.dtype if cell.base.dtype == "auto" else cell.base.dtype
     bits = quantization.bits if quantization else 8 * _BYTES.get(dtype, 4)
     if "offload_param" in (cell.layout.deepspeed or {}).get("zero_optimization", {}):

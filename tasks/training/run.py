@@ -18,13 +18,14 @@ from tasks.training.adoption import take_over
 from tasks.training.foresight import check_folders
 from tasks.training.lineage import facts_of, write_card
 from tasks.training.marks import marks_of
+from tasks.training.recipe import recipe_of, write_down
 from tasks.training.supervision import Watch, supervise
 from tasks.training.values import Cell, TrainCost, TrainedCell, TrainRequest, TrainResult
 
 
 def request_for(cell: Cell, work: Path, output: Path) -> TrainRequest:
     """The worker's request; its identity holds the facts that made the cell's fingerprint."""
-    seen, facts = marks_of(cell.base, cell.tokens), facts_of(cell)
+    seen, facts = marks_of(cell.base, cell.tokens, cell.sources.values()), facts_of(cell)
     return TrainRequest(cell=cell, work=work.absolute(), output=output.absolute(), identity=facts, seen=seen)
 
 
@@ -44,6 +45,7 @@ def train(request: TrainRequest, launcher: Launcher, devices: Devices, watch: Wa
         patient = request.model_copy(update={"loading_seconds": launcher.stall_seconds.loading})
         supervise(patient, _job(request, devices), launcher, watch)
         check_output(request.output)
+        write_down(recipe_of(request.cell), request.output)
 
 
 def _job(request: TrainRequest, devices: Devices) -> GangJob:
@@ -88,16 +90,21 @@ def untrained(cell: Cell) -> TrainedCell:
     )
 
 
+def read_result(folder: Path) -> TrainResult:
+    """result.json of a committed `train` artifact."""
+    return TrainResult.model_validate_json((folder / "result.json").read_text(encoding="utf-8"))
+
+
 def read_trained(cell: Cell, artifact: Artifact) -> TrainedCell:
     """What the next steps need to know of a committed `train` artifact."""
     method = parse_method(cell.method)
-    result = TrainResult.model_validate_json((artifact.path / "result.json").read_text(encoding="utf-8"))
+    result = read_result(artifact.path)
     cost = TrainCost.model_validate_json((artifact.path / "cost.json").read_text(encoding="utf-8"))
     candidate = Candidate(
         label=cell.label,
         base=cell.base,
         method=cell.method,
-        weights=artifact.path / method.info.holds,
-        holds=method.info.holds,
+        weights=artifact.path / method.holds,
+        holds=method.holds,
     )
     return TrainedCell(cell=cell, artifact=artifact, candidate=candidate, result=result, cost=cost)

@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from tasks.data.collate import Collator
 from tasks.foundation.digests import digest_tree
 from tasks.foundation.errors import CancelledRunError, ConfigError, DataError, IntegrityError
 from tasks.foundation.faults import reach
-from tasks.methods import Method, parse_method
+from tasks.methods import Method, Moment, Supplies, base_quantization, parse_method
 from tasks.models.loading import load_base, load_tokenizer
 from tasks.training.arguments import training_arguments
 from tasks.training.audit import ParameterAudit
@@ -30,6 +32,8 @@ from tasks.training.fence import Fence
 from tasks.training.foresight import check_room
 from tasks.training.meeting import meet
 from tasks.training.memory import peak_memory_bytes
+from tasks.training.noise import EmbeddingNoise
+from tasks.training.order import RowOrder
 from tasks.training.preflight import check_places
 from tasks.training.pulse import Pulse
 from tasks.training.recorder import Recorder
@@ -46,16 +50,19 @@ WHOLLY_SHARED = 3
 
 
 class MethodHook(TrainerCallback):  # type: ignore[misc]
-    """Gives the method its turn after each optimiser step, before the gradients are cleared."""
+    """Gives the method its turn before each optimiser step, and after it while the gradients are there."""
 
     def __init__(self, method: Method, model: nn.Module) -> None:
         self._method = method
         self._model = model
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        self._method.before_step(self._model, Moment(state.global_step + 1, state.max_steps, args.seed))
+
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        self._method.after_optimizer_step(self._model, state.global_step + 1)
+        self._method.after_optimizer_step(self._model, Moment(state.global_step + 1, state.max_steps, args.seed))
 
 
 def train_cell(request: TrainRequest) -> None:
@@ -93,20 +100,31 @@ def train_cell(request: TrainRequest) -> None:
         write_durably(request.output / "cost.json", cost.model_dump_json(indent=2))
 
 
-def build_model(cell: Cell, method: Method) -> nn.Module:
+def build_model(cell: Cell, method: Method, rows: RowSets) -> nn.Module:
     """The base with the method attached, where the engine wants it; seeds are set and ranks have met already."""
     reach("train.load")
     layout = cell.layout
     device = f"cuda:{torch.cuda.current_device()}" if layout.device == "cuda" else "cpu"
     shared = layout.engine == "fsdp2" or layout.zero_stage == WHOLLY_SHARED
-    base = load_base(cell.base, quantization=method.quantization(), device=device, shared=shared)
+    quantization = base_quantization(method, cell.base.quantization)
+    base = load_base(cell.base, quantization=quantization, device=device, shared=shared)
     base.config.use_cache = False
-    model = method.attach(base)
+    model = method.attach(base, Supplies(cell.sources, partial(_batches, rows, cell), cell.seed, cell.base))
+    if cell.start is not None:
+        method.start_from(model, cell.start)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("no parameter of the model would train", where=method.label)
     if cell.training.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+def _batches(rows: RowSets, cell: Cell) -> Iterator[dict[str, torch.Tensor]]:
+    """The training rows once, in the order of the first epoch of one rank."""
+    size = cell.training.per_device_train_batch_size
+    order = list(RowOrder(rows.lengths, (0, size), cell.seed, lambda: 0))
+    for begin in range(0, len(order), size):
+        yield rows.collate(rows.train.__getitems__(order[begin : begin + size]))  # as a DataLoader reads
 
 
 def build_trainer(
@@ -115,15 +133,19 @@ def build_trainer(
     """Model and Trainer, with all our callbacks."""
     cell = request.cell
     settings, method = cell.training, parse_method(cell.method)
-    model = build_model(cell, method)
+    rows = read_rows(cell)
+    model = build_model(cell, method, rows)
     check_room(request, model)
-    trainer = CellTrainer(model, arguments, method, read_rows(cell), checkpoints)
+    trainer = CellTrainer(model, arguments, method, rows, checkpoints)
+    trainer.groups = settings
     trainer.keep_best = settings.keep_best
     trainer.save_limit = settings.save_total_limit
     stop = StopOnSignal()
     recorder = Recorder(request.work, Fence(request.work, request.attempt).check)
     for callback in (recorder, MethodHook(method, model), ParameterAudit(model), stop):
         trainer.add_callback(callback)
+    if settings.neftune_noise_alpha:
+        trainer.add_callback(EmbeddingNoise(settings.neftune_noise_alpha, model))
     if settings.divergence_factor:
         trainer.add_callback(StopOnDivergence(settings.divergence_factor, settings.divergence_patience))
     if settings.early_stopping_patience:
@@ -172,13 +194,13 @@ def finish(trainer: CellTrainer, request: TrainRequest, checkpoints: Checkpoints
     eval_loss = _last_loss(trainer, best)
     trainer.enter("finishing")
     tokens = trainer.total_tokens()
-    weights = finite_tensors(trainer, frozen=method.info.holds == "model")
+    weights = finite_tensors(trainer, frozen=method.holds == "model")
     if best is not None and best != trainer.state.global_step:
         weights |= read_trainable(trainer.model, _best(checkpoints, best) / TRAINABLE)
     if not trainer.is_world_process_zero():
         return None
     reach("train.save")
-    folder = request.output / method.info.holds
+    folder = request.output / method.holds
     folder.mkdir(parents=True, exist_ok=True)
     method.save(trainer.accelerator.unwrap_model(trainer.model), folder, weights)
     shutil.copyfile(request.work / "metrics.jsonl", request.output / "metrics.jsonl")

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.foundation.values import Settings
 
 
-class TrainingSettings(Settings):
+def _expression(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return pattern
+
+
+class ParameterGroup(Settings):
+    """Trainable tensors with a rate or a decay of their own."""
+
+    parameters: Annotated[str, AfterValidator(_expression)]
+    """Regular expression that is searched for in full parameter names, for example `lora_B|layers\\.1\\.`."""
+    learning_rate_scale: float = Field(default=1.0, gt=0)
+    """Factor on the learning rate; the factors of all groups that match multiply."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    """Decay of these tensors, norms and biases among them too; the last group that matches wins."""
+
+
+class GroupSettings(Settings):
+    """What is said of some of the trainable tensors."""
+
+    layerwise_lr_decay: float | None = Field(default=None, gt=0, le=1)
+    """The lower a layer, the slower it learns: the rate of block i of L, counted from 0, times this to the power L - i,
+    of the embeddings L + 1; what stands behind the blocks or belongs to none keeps the rate (ELECTRA, BEiT)."""
+    parameter_groups: tuple[ParameterGroup, ...] = ()
+    """Rates and decays for some tensors; what no group matches keeps the section's."""
+
+
+class TrainingSettings(GroupSettings):
     """Section `training`. A method's own `learning_rate`, `weight_decay` and `max_steps` win over these."""
 
     max_steps: int | None = Field(default=None, gt=0)
@@ -32,6 +62,8 @@ class TrainingSettings(Settings):
     """AdamW's decoupled decay (not on biases and norms)."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Clip the gradient's norm; 0 switches clipping off."""
+    neftune_noise_alpha: float | None = Field(default=None, gt=0)
+    """Uniform noise on the embeddings while training, of alpha / sqrt(tokens x width) (arXiv 2310.05914)."""
     optim: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "adafactor", "sgd"] = "adamw_torch"
     """Optimiser, by transformers' name."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

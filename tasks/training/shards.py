@@ -14,6 +14,8 @@ from torch import distributed, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import TrainingArguments
 
+from tasks.foundation.errors import IntegrityError
+
 
 def anywhere(condition: bool, device: torch.device) -> bool:
     """True on every rank where it is true on any. All ranks must call it."""
@@ -100,6 +102,9 @@ def gather(
         model: the unwrapped model.
         frozen: False gives what trains only; True every parameter, and the persistent buffers.
         masters: see `unlinked_masters`.
+
+    Raises:
+        IntegrityError: an engine hands back but a part of a tensor, or nothing.
     """
     first = not distributed.is_initialized() or distributed.get_rank() == 0
     found = {}
@@ -107,12 +112,23 @@ def gather(
         if parameter.requires_grad or frozen:
             whole = (masters or {}).get(id(parameter))
             whole = _whole(parameter) if whole is None else whole
+            _refuse_part(name, whole, parameter)
             if first:
                 found[name] = whole.detach().to("cpu", copy=True).contiguous()
     if first and frozen:
         kept = model.state_dict().keys()
         found |= {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in kept}
     return found
+
+
+def _refuse_part(name: str, whole: torch.Tensor, parameter: nn.Parameter) -> None:
+    """Adapters saved as empty tensors under ZeRO-3 are a known failure elsewhere."""
+    expected = whole.numel() if hasattr(parameter, "quant_state") else element_count(parameter)
+    if whole.numel() != expected:
+        raise IntegrityError(
+            f"{name} has {whole.numel()} of its {expected} values: the engine did not hand back the whole tensor",
+            fix="Go on from the last checkpoint under distributed.strategy: ddp",
+        )
 
 
 def scatter(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

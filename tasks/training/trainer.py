@@ -15,12 +15,14 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from tasks.data.collate import is_filler
 from tasks.foundation.errors import DivergenceError
 from tasks.foundation.faults import poisoned, reach
-from tasks.methods import Method
+from tasks.methods import Method, Window
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.content import TRAINER_STATE, read_content, read_losses, write_content
+from tasks.training.groups import Rates, parameter_groups
 from tasks.training.memory import computing_on
 from tasks.training.order import NOBODY, RowOrder, Rows
 from tasks.training.pulse import Phase, Pulse
+from tasks.training.settings import GroupSettings
 from tasks.training.shards import barrier, share_on_cpu
 from tasks.training.stopping import best_step
 
@@ -61,15 +63,18 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             eval_dataset=rows.evaluation,
             data_collator=rows.collate,
         )
-        self._method = method
+        self.method = method
         self._rows = rows
         self._checkpoints = checkpoints
         self._earlier_tokens = 0
+        self._beside = torch.zeros((), device=self.args.device)
+        """Of the last micro-batch: what was differentiated beside the cross-entropy, which alone is reported."""
         self._token_count = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._window_loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
         self.control: TrainerControl
         self.is_fsdp_enabled: bool
         self.pulse: Pulse | None = None
+        self.groups = GroupSettings()
         self.keep_best = False
         self.save_limit = 1
 
@@ -115,11 +120,16 @@ class CellTrainer(Trainer):  # type: ignore[misc]
     # --- steps ----------------------------------------------------------------------------------------------------
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        groups = self._method.parameter_groups(self.model, self.args.learning_rate, self.args.weight_decay)
-        if groups is not None:
+        if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            self.optimizer: torch.optim.Optimizer = kind(groups, **options)
+            self.optimizer_cls_and_kwargs = (kind, options | {"params": self.parameter_groups()})
         return super().create_optimizer(model)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters by rate and decay; biases and norms do not decay, as everywhere in transformers."""
+        decaying = set(self.get_decay_parameter_names(self.model))
+        rates = Rates(self.args.learning_rate, self.args.weight_decay, self.method.learning_rate_scale)
+        return parameter_groups(self.model, rates, self.groups, decaying)
 
     def compute_loss(
         self,
@@ -129,7 +139,15 @@ class CellTrainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         filler = is_filler(inputs)
-        loss: torch.Tensor = super().compute_loss(model, inputs, False, num_items_in_batch)
+        ranks = self.accelerator.num_processes
+        window = Window(num_items_in_batch, self.current_gradient_accumulation_steps * ranks)
+        own = self.method.training_loss(model, inputs, window)
+        if own is not None:
+            self.loss_is_scaled_for_ga = True
+            loss = own.total * ranks  # engines average over the ranks
+            self._beside = (own.total - own.cross_entropy).detach() * (0.0 if filler else float(ranks))
+        else:
+            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
         if poisoned("train.step"):
             return loss * math.nan
         return loss * 0.0 if filler else loss  # penalties that a model adds to its loss do not count either
@@ -145,7 +163,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._check_loss(loss)
         self._beat()
-        return loss
+        return loss - self._beside
 
     def _check_loss(self, loss: torch.Tensor) -> None:
         """Once per optimiser step the ranks add their losses up: what is not finite on one is so on all."""
@@ -167,7 +185,7 @@ class CellTrainer(Trainer):  # type: ignore[misc]
     def _diverged(self, what: str, value: Any, step: int) -> None:
         raise DivergenceError(
             f"the {what} became {float(value)} at step {step}",
-            where=self._method.label,
+            where=self.method.label,
             fix=f"Lower the learning rate ({self.args.learning_rate:g}); no result was kept",
         )
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from tasks.artifacts.values import Artifact
 from tasks.foundation.values import Value
 from tasks.launch.layout import Layout
-from tasks.methods import Candidate, parse_method
+from tasks.methods import INIT_FROM, Candidate, Source, parse_method
 from tasks.models.values import BaseModel
 from tasks.training.marks import Marks
 from tasks.training.settings import TrainingSettings
@@ -41,6 +41,8 @@ class Cell(Value):
     training: TrainingSettings
     """Resolved: the method's own steps are already in `max_steps`."""
     layout: Layout = Layout()
+    sources: dict[str, Source] = Field(default_factory=dict)
+    """Earlier results that the method starts from, learns from or composes: a name of the method -> where it lies."""
     experiment: str = ""
     """Name of the experiment: with label and seed it says which work folders hold attempts at the same thing."""
     adopted: Adoption | None = None
@@ -51,7 +53,13 @@ class Cell(Value):
     @property
     def trains(self) -> bool:
         """False for the untuned base."""
-        return parse_method(self.method).info.holds != "nothing"
+        return parse_method(self.method).holds != "nothing"
+
+    @property
+    def start(self) -> Source | None:
+        """The adapter whose weights training begins with; a whole model to start from is the cell's base itself."""
+        start = self.sources.get(INIT_FROM)
+        return start if start and start.holds == "adapter" else None
 
 
 class TrainRequest(Value):
@@ -69,7 +77,7 @@ class TrainRequest(Value):
     loading_seconds: float = 1800.0
     """How long ranks wait for each other: `distributed.stall_seconds.loading`."""
     seen: Marks = Field(default_factory=dict)
-    """Files of base and tokens that the pipeline had hashed; empty has every node hash them itself."""
+    """Files of base, tokens and sources that the pipeline had hashed; empty has every node hash them itself."""
 
 
 class TrainResult(Value):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tasks.comparison import compare
+from tasks.comparison import Comparison, compare, to_markdown
 from tasks.foundation.errors import ConfigError, IntegrityError
 from tests.comparison.worlds import BLEU, DIGEST, LOSS, five_cells, five_rows, row
 
@@ -84,3 +84,34 @@ def test_a_comparison_with_a_score_that_is_no_number_survives_its_json() -> None
     again = type(comparison).model_validate_json(comparison.model_dump_json())
     assert [str(each) for each in again.rows] == [str(each) for each in comparison.rows]
     assert math.isnan(again.rows[3].metrics["loss"])
+
+
+def hard_and_soft(few: float) -> Comparison:
+    """A few-shot base in the first place of the file, the zero-shot one, and a tuned cell."""
+    rows = [
+        row("none", label="5-shot", metrics={"loss": few}, hard_prompt=True),
+        row("none", metrics={"loss": 2.0}),
+        row("lora", metrics={"loss": 0.9}),
+    ]
+    return compare("c", rows, [LOSS], "loss", DIGEST)
+
+
+def test_the_yardstick_is_the_base_without_a_hard_prompt_wherever_it_stands() -> None:
+    deltas = {each.label: each.delta for each in hard_and_soft(1.5).rows}
+    assert deltas == {"5-shot": {"loss": -0.5}, "none": {}, "lora": {"loss": pytest.approx(-1.1)}}
+
+
+def test_without_a_base_that_worked_a_hard_prompt_does_not_take_its_place() -> None:
+    rows = [
+        row("none", label="5-shot", metrics={"loss": 1.0}, hard_prompt=True),
+        row("none", "failed"),
+        row("lora", metrics={"loss": 0.9}),
+    ]
+    assert all(each.delta == {} for each in compare("c", rows, [LOSS], "loss", DIGEST).rows)
+
+
+def test_a_hard_prompt_cannot_win_and_where_it_is_better_that_is_said() -> None:
+    assert hard_and_soft(1.5).winner == hard_and_soft(0.5).winner == "lora"
+    assert "Winner by lowest loss: lora." in to_markdown(hard_and_soft(1.5)).splitlines()
+    verdict = "Winner by lowest loss: lora. 5-shot is better and trains nothing, so it cannot win."
+    assert verdict in to_markdown(hard_and_soft(0.5)).splitlines()

@@ -198,3 +198,15 @@ def test_the_embedded_model_is_fine_and_a_misspelt_one_is_not(world: World) -> N
     code, text = world.one(model={"name_or_path": "embedded:tiny-lama"})
     assert code == 10
     assert "Use embedded:tiny-llama." in text
+
+
+def test_a_source_that_is_not_there_is_a_problem_of_the_method_that_names_it(world: World) -> None:
+    code, text = world.one(methods=[{"kind": "lora", "init_from": str(world.folder / "modle")}])
+    assert code == 12
+    assert text.startswith("methods[lora].init_from: ") and f"Did you mean {world.folder / 'model'}?" in text
+
+
+def test_a_source_that_only_mlflow_knows_is_left_to_the_run(world: World) -> None:
+    assert world.problems(methods=[{"kind": "lora", "init_from": "0123456789abcdef" * 2}]) == []
+    code, text = world.one(methods=[{"kind": "lora", "init_from": "models:/tuned"}])
+    assert code == 10 and "models:/NAME@ALIAS" in text

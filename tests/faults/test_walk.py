@@ -96,6 +96,11 @@ def test_a_broken_pretraining_of_the_embedded_base_leaves_none(fault: str, worke
     walk(worked("embed"), fault, tmp_path)
 
 
+@pytest.mark.parametrize("fault", each("vocabulary.step:2", "vocabulary.write:1", slow=True))
+def test_a_broken_extension_of_a_vocabulary_leaves_no_base(fault: str, worked: Nouns, tmp_path: Path) -> None:
+    walk(worked("vocabulary"), fault, tmp_path)
+
+
 @pytest.mark.parametrize("fault", each("track.journal:1", "track.journal:3", "track.journal:5"))
 def test_whatever_happens_to_a_run_s_writer_its_journal_is_whole_and_gets_one_end(fault: str, tmp_path: Path) -> None:
     mark, spool = tmp_path / "mark", tmp_path / "spool"

@@ -22,12 +22,16 @@ from tasks.foundation.faults import ONCE, VARIABLE
 from tasks.merging import MergeSettings
 from tasks.merging.merge import merge
 from tasks.models.values import BaseModel
+from tasks.vocabulary.extend import extend
 from tests.artifacts.worlds import make
 from tests.data.worlds import base_model, make_tokenizer, pairs, tokenized, write_jsonl
 from tests.embedded.test_pretrain import TINY
 from tests.evaluation.worlds import base_in, ignore_progress, job_on, save_tiny_model, write_csv
 from tests.launch.worlds import wait_until
 from tests.registry.worlds import make_adapter
+from tests.vocabulary.worlds import base_in as base_at
+from tests.vocabulary.worlds import job_on as job_for
+from tests.vocabulary.worlds import write_base
 
 Work = Callable[[Path], object]
 """Makes what it makes below a folder, or finds it there."""
@@ -82,12 +86,19 @@ def embed_work(folder: Path, base: BaseModel, tokens: Artifact) -> Work:
     return lambda root: ArtifactStore(root).make("base", "k", build)
 
 
+def vocabulary_work(folder: Path, base: BaseModel, tokens: Artifact) -> Work:
+    settings = {"train": {"size": 4}, "steps": 2, "max_length": 32}
+    job = job_for(base_at(write_base(folder / "base")), folder / "texts", **settings)
+    return lambda root: ArtifactStore(root).make("vocabulary", "k", lambda out: extend(job, out, lambda *_: None))
+
+
 WORKS: dict[str, Callable[[Path, BaseModel, Artifact], Work]] = {
     "artifact": lambda *_: make,
     "data": data_work,
     "merge": merge_work,
     "evaluate": evaluate_work,
     "embed": embed_work,
+    "vocabulary": vocabulary_work,
 }
 
 

@@ -24,6 +24,7 @@ from tests.flows.worlds import (
     write_world,
 )
 from tests.launch.worlds import wait_until
+from tests.training.limits import fill, small_disk
 
 pytestmark = pytest.mark.timeout(600)
 PATIENCE_SECONDS = 120
@@ -135,6 +136,16 @@ def test_whatever_is_raised_is_one_line_where_no_log_can_be_written(command: str
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
     assert words in done.stderr
+
+
+def test_an_error_that_does_not_say_which_disk_is_full_is_completed(tmp_path: Path) -> None:
+    script = GUARDED.format(command="raise OSError(28, 'No space left on device')")
+    with small_disk(tmp_path / "runs", 1 << 20) as runs:
+        fill(runs, 0)
+        environment = os.environ | {"TUNELINE_RUNS": str(runs)}
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stderr == f"tuneline: {runs}: the disk is full. Free some space and run it again.\n"
+    assert done.returncode == 20
 
 
 def test_what_a_library_does_at_the_end_does_not_hold_it_up_for_ever() -> None:

@@ -12,10 +12,23 @@ from transformers import AutoModelForCausalLM
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods import Candidate, Conditions, Method, all_methods, parse_method
+from tasks.methods._peft import PeftMethod
 from tasks.methods.loading import load_candidate
 from tasks.models import BaseModel
-from tasks.models.loading import load_base
-from tests.methods.cases import Settings, attached, case_name, logits, loss, save, train, trainable_cases
+from tests.methods.cases import (
+    Settings,
+    attach,
+    attached,
+    case_name,
+    logits,
+    loss,
+    minimal,
+    save,
+    train,
+    trainable_cases,
+    unattached,
+    without_dropout,
+)
 
 every_case = pytest.mark.parametrize("settings", trainable_cases(), ids=case_name)
 every_float_adapter = pytest.mark.parametrize(
@@ -23,7 +36,7 @@ every_float_adapter = pytest.mark.parametrize(
     [
         case
         for case in trainable_cases()
-        if parse_method(case).info.holds == "adapter" and parse_method(case).quantization() is None
+        if isinstance(parse_method(case), PeftMethod) and parse_method(case).quantization() is None
     ],
     ids=case_name,
 )
@@ -36,14 +49,14 @@ def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def defaults(method: type[Method]) -> Method:
-    return parse_method({"kind": method.model_fields["kind"].default})
+    return parse_method(minimal(str(method.model_fields["kind"].default)))
 
 
 @every_case
 def test_exactly_the_trainable_parameters_move(settings: Settings, base: BaseModel) -> None:
-    _, model = attached(settings, base)
+    method, model = attached(settings, base)
     before = {name: (part.requires_grad, part.detach().clone()) for name, part in model.named_parameters()}
-    train(model)
+    train(model, steps=8, method=method)  # as many as it takes to draw every depth of an adapter that is drawn
     moved = {name for name, part in model.named_parameters() if not torch.equal(part, before[name][1])}
     assert moved == {name for name, (trainable, _) in before.items() if trainable}
     assert moved
@@ -52,10 +65,10 @@ def test_exactly_the_trainable_parameters_move(settings: Settings, base: BaseMod
 @every_case
 def test_an_adapter_leaves_every_weight_of_the_base_frozen(settings: Settings, base: BaseModel) -> None:
     method = parse_method(settings)
-    model = load_base(base, quantization=method.quantization())
+    model = unattached(method, base)
     own = list(model.parameters())
-    method.attach(model)
-    assert method.info.holds == "model" or not any(part.requires_grad for part in own)
+    attach(method, model, base)
+    assert method.holds == "model" or not any(part.requires_grad for part in own)
 
 
 @every_case
@@ -63,14 +76,14 @@ def test_a_saved_cell_loads_to_the_same_logits_on_a_fresh_base(
     settings: Settings, base: BaseModel, tmp_path: Path
 ) -> None:
     method, model = attached(settings, base)
-    train(model)
+    train(model, method=method)
     save(method, model, tmp_path)
-    candidate = Candidate(label="x", base=base, method=method.model_dump(), weights=tmp_path, holds=method.info.holds)
+    candidate = Candidate(label="x", base=base, method=method.model_dump(), weights=tmp_path, holds=method.holds)
     loaded = load_candidate(candidate)
     assert not loaded.training
     assert not any(part.requires_grad for part in loaded.parameters())
     assert relative_difference(logits(loaded), logits(model)) <= CLOSE
-    reloaded = method.load(load_base(base, quantization=method.quantization()), tmp_path)
+    reloaded = method.load(unattached(method, base), tmp_path)
     assert relative_difference(logits(reloaded), logits(model)) <= CLOSE
 
 
@@ -80,7 +93,7 @@ def test_the_same_seed_saves_the_same_bytes_and_no_path(settings: Settings, base
     for folder in folders:
         folder.mkdir()
         method, model = attached(settings, base, seed=5)
-        train(model)
+        train(model, method=method)
         save(method, model, folder)
     names = sorted(path.name for path in folders[0].iterdir())
     assert names == sorted(path.name for path in folders[1].iterdir())
@@ -109,7 +122,7 @@ def test_what_trains_is_float32_on_a_16_bit_base(settings: Settings, half_base: 
 
 @every_case
 def test_gradient_checkpointing_gives_the_same_gradients_or_is_refused(settings: Settings, base: BaseModel) -> None:
-    method, model = attached({**settings, "lora_dropout": 0.0} if "lora" in settings["kind"] else settings, base)
+    method, model = attached(without_dropout(settings), base)
     if not method.info.gradient_checkpointing:
         with pytest.raises(ConfigError, match=r"training\.gradient_checkpointing: false"):
             method.check(base.facts, Conditions(gradient_checkpointing=True, packing=False, max_seq_length=16))
@@ -120,6 +133,7 @@ def test_gradient_checkpointing_gives_the_same_gradients_or_is_refused(settings:
         if checkpointed:
             inner = model.get_base_model() if hasattr(model, "get_base_model") else model
             inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        torch.manual_seed(0)  # dropout draws the same both times
         loss(model).backward()
         gradients.append({name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
@@ -151,3 +165,10 @@ def test_every_setting_is_documented(method: type[Method]) -> None:
 def test_settings_survive_the_trip_through_json(method: type[Method]) -> None:
     made = defaults(method)
     assert parse_method(json.loads(made.model_dump_json())) == made
+
+
+@every_method
+@pytest.mark.parametrize("wrong", [{"learning_rate": 0.0}, {"weight_decay": -1.0}, {"max_steps": 0}])
+def test_the_settings_of_every_method_keep_their_bounds(method: type[Method], wrong: Settings) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        parse_method({**minimal(str(method.model_fields["kind"].default)), **wrong})

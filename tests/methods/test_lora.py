@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods import Conditions, parse_method
+from tasks.methods import Conditions, parse_method, refuse_quantization
 from tasks.models import BaseModel
 from tasks.models.loading import load_base
 from tests.methods.cases import attached
@@ -127,4 +127,4 @@ def test_qlora_settings_reach_the_quantised_base(base: BaseModel) -> None:
 def test_qlora_without_bitsandbytes_is_refused(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs bitsandbytes"):
-        parse_method({"kind": "qlora"}).check(base.facts, PLAIN)
+        refuse_quantization(parse_method({"kind": "qlora"}), base.quantization)

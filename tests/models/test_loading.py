@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from tasks.foundation.errors import ModelError
-from tasks.methods import Quantization
+from tasks.models import Quantization
 from tasks.models.loading import load_base, load_tokenizer
 from tests.models.tiny import tiny_base, token_batch, write_tiny_llama
 

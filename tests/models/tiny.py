@@ -21,7 +21,9 @@ from tasks.models import BaseModel, ModelSettings, resolve_base
 VOCABULARY = 128
 
 
-def write_tiny_llama(folder: Path, *, dtype: str = "float32", tied: bool = True, shard_size: str = "1GB") -> Path:
+def write_tiny_llama(
+    folder: Path, *, dtype: str = "float32", tied: bool = True, shard_size: str = "1GB", biases: bool = False
+) -> Path:
     """Write the model and its tokenizer; the same arguments give the same bytes."""
     torch.manual_seed(7)
     config = LlamaConfig(
@@ -33,13 +35,15 @@ def write_tiny_llama(folder: Path, *, dtype: str = "float32", tied: bool = True,
         num_key_value_heads=2,
         max_position_embeddings=64,
         tie_word_embeddings=tied,
+        attention_bias=biases,
+        mlp_bias=biases,
         initializer_range=0.2,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=None,
     )
     LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard_size)
-    return _write_tokenizer(folder)
+    return write_tokenizer(folder)
 
 
 def write_tiny_mixtral(folder: Path) -> Path:
@@ -63,17 +67,18 @@ def write_tiny_mixtral(folder: Path) -> Path:
         pad_token_id=None,
     )
     MixtralForCausalLM(config).save_pretrained(folder)
-    return _write_tokenizer(folder)
+    return write_tokenizer(folder)
 
 
-def _write_tokenizer(folder: Path) -> Path:
+def write_tokenizer(folder: Path, padding: str | None = None) -> Path:
+    """The word-level tokenizer `<s> </s> <unk> w3 w4 …`; returns the folder."""
     special = ("<s>", "</s>", "<unk>")
     words = {word: at for at, word in enumerate((*special, *(f"w{number}" for number in range(3, VOCABULARY))))}
     start, end, unknown = special
     tokenizer = Tokenizer(WordLevel(words, unk_token=unknown))
     tokenizer.pre_tokenizer = Whitespace()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=start, eos_token=end, unk_token=unknown
+        tokenizer_object=tokenizer, bos_token=start, eos_token=end, unk_token=unknown, pad_token=padding
     ).save_pretrained(folder)
     return folder
 

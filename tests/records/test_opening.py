@@ -9,7 +9,7 @@ from importlib import metadata
 from tasks.launch import Layout
 from tasks.records import Context, context, describe_cell, describe_run
 from tasks.registry.values import CodeState
-from tests.records.worlds import LORA, NONE, World
+from tests.records.worlds import EARLIER, LORA, NONE, RUN, World
 
 SETTINGS = {
     "name": "stories",
@@ -103,3 +103,18 @@ def test_the_context_knows_which_code_this_is() -> None:
 
     assert len(here.code.code_digest) == 64
     assert here.settings == SETTINGS
+
+
+def test_what_a_cell_goes_on_from_is_told_by_run_and_digest(world: World) -> None:
+    folder = EARLIER.model_copy(update={"reference": "/home/me/adapters/first", "run_id": "", "digest": "6" * 64})
+    cell = world.cell(LORA).model_copy(update={"sources": {"init_from": EARLIER, "adapters.0": folder}})
+    describe_cell(cell, world.run(), SHARED)
+
+    tags = {name: text for name, text in world.arrived().tags.items() if name.startswith("tuneline.source")}
+    assert tags == {
+        "tuneline.source.init_from": f"run {RUN}",
+        "tuneline.source.init_from.run_id": RUN,
+        "tuneline.source.init_from.sha256": "5" * 64,
+        "tuneline.source.adapters.0": "first",
+        "tuneline.source.adapters.0.sha256": "6" * 64,
+    }

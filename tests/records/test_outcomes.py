@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from tasks.evaluation.values import ShotCount, SizeScores
 from tasks.foundation.errors import DivergenceError, ErrorRecord
 from tasks.records import CellOutcome, comparison_rows, lead_back
 from tasks.training.memory import MicroBatch
 from tasks.training.retry import with_micro_batch
-from tests.records.worlds import LORA, NONE, World
+from tests.records.worlds import EARLIER, LORA, NONE, RUN, World
 
 
 def base_outcome(world: World, **scores: Any) -> CellOutcome:
@@ -50,6 +51,49 @@ def test_a_row_tells_the_micro_batch_that_ran_where_it_is_not_the_one_that_was_a
 
     notes = [row.note for row in comparison_rows([asked, fitting])]
     assert notes == ["", "trained with micro-batches of 4 x 2, since 8 x 1 ran out of memory"]
+
+
+def test_a_row_holds_the_quality_of_every_size(world: World) -> None:
+    sizes = (SizeScores(size="drop 0", metrics={"loss": 1.25}), SizeScores(size="drop 1", metrics={"loss": 1.5}))
+    (row,) = comparison_rows([lora_outcome(world, sizes=sizes)])
+
+    assert list(row.sizes.items()) == [("drop 0", {"loss": 1.25}), ("drop 1", {"loss": 1.5})]
+
+
+@pytest.mark.parametrize(
+    ("settings", "hard"), [({}, False), ({"shots": 2}, True), ({"template": "{prompt}: {completion}"}, True)], ids=str
+)
+def test_a_row_says_whether_the_base_was_asked_by_a_hard_prompt(
+    world: World, settings: dict[str, Any], hard: bool
+) -> None:
+    cell = world.cell(NONE | settings)
+    outcome = base_outcome(world).model_copy(update={"cell": cell})
+
+    assert comparison_rows([outcome])[0].hard_prompt is hard
+
+
+def test_a_row_tells_before_how_many_prompts_not_all_examples_fit(world: World) -> None:
+    outcome = base_outcome(world)
+    assert outcome.evaluated is not None
+    scores = outcome.evaluated.scores
+    notes = []
+    for short in (0, 1):
+        count = ShotCount(asked=5, dropped=3 * short, short_prompts=short, rows=("a",))
+        few = outcome.evaluated.model_copy(update={"scores": scores.model_copy(update={"shots": count})})
+        notes += [row.note for row in comparison_rows([outcome.model_copy(update={"evaluated": few})])]
+
+    assert notes == [
+        "",
+        "1 of 1 prompts stand behind fewer than 5 examples, since no more fit into the model's context",
+    ]
+
+
+def test_a_row_tells_what_its_cell_goes_on_from(world: World) -> None:
+    outcome = lora_outcome(world)
+    cell = outcome.cell.model_copy(update={"sources": {"init_from": EARLIER}})
+
+    (row,) = comparison_rows([outcome.model_copy(update={"cell": cell})])
+    assert row.note == f"init_from run {RUN} (555555555555)"
 
 
 def test_the_untuned_base_trains_nothing_and_costs_nothing(world: World) -> None:

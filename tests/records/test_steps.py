@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tasks.artifacts import Artifact
+from tasks.evaluation.values import ShotCount, SizeScores
 from tasks.records import (
     Series,
     metric_points,
@@ -212,6 +213,51 @@ def test_without_a_probe_there_is_no_probe_loss(world: World) -> None:
     record_scores(world.evaluated(), world.run())
 
     assert "eval/probe/loss" not in values_of(world.arrived())
+
+
+def test_the_examples_of_a_hard_prompt_are_counted_in_the_record(world: World) -> None:
+    evaluated = world.evaluated()
+    count = ShotCount(asked=5, dropped=7, short_prompts=2, rows=("a",))
+    few = evaluated.model_copy(update={"scores": evaluated.scores.model_copy(update={"shots": count})})
+    record_scores(few, world.run("few"))
+    record_scores(evaluated, world.run())
+
+    values = values_of(world.arrived("few"))
+    assert (values["eval/shots"], values["eval/dropped_shots"], values["eval/prompts_short_of_shots"]) == (5, 7, 2)
+    assert not [name for name in values_of(world.arrived()) if "shots" in name]
+
+
+def test_quality_per_size_leaves_flat_metrics_and_a_table(world: World) -> None:
+    sizes = (
+        SizeScores(size="r 8 depth 12", metrics={"loss": 1.25, "bleu": 30.0}),
+        SizeScores(size="r 4 depth 6", metrics={"loss": 1.5, "bleu": 25.0}),
+    )
+    record_scores(world.evaluated(sizes=sizes), world.run())
+
+    run = world.arrived()
+    assert {name: value for name, value in values_of(run).items() if "sizes" in name} == {
+        "eval/sizes/r-8-depth-12/loss": 1.25,
+        "eval/sizes/r-8-depth-12/bleu": 30.0,
+        "eval/sizes/r-4-depth-6/loss": 1.5,
+        "eval/sizes/r-4-depth-6/bleu": 25.0,
+    }
+    assert json.loads(run.artifacts["evaluation/sizes.json"]) == {
+        "columns": ["size", "loss", "bleu"],
+        "data": [["r 8 depth 12", 1.25, 30.0], ["r 4 depth 6", 1.5, 25.0]],
+    }
+
+
+def test_what_a_method_says_of_its_result_stands_beside_its_other_facts(world: World) -> None:
+    explained = world.evaluated(explanation={"fusion/adapter_0": 0.75})
+    (explained.artifact.path / "explain.json").write_text('{"fusion/adapter_0":0.75}')
+    record_scores(explained, world.run())
+    record_scores(world.evaluated(), world.run("silent"))
+
+    run, silent = world.arrived(), world.arrived("silent")
+    assert values_of(run)["peft/fusion/adapter_0"] == 0.75
+    assert run.artifacts["evaluation/explain.json"] == b'{"fusion/adapter_0":0.75}'
+    assert not [name for name in values_of(silent) if name.startswith("peft/")]
+    assert set(silent.artifacts) == {"evaluation/predictions.jsonl", "evaluation/samples.json"}
 
 
 def test_a_comparison_leaves_its_files_a_table_and_the_winner(world: World) -> None:

@@ -14,7 +14,7 @@ from tasks.records.winner import Registration, register_request
 from tasks.registry.settings import RegistrySettings
 from tasks.tracking import TrackingSettings
 from tests.records.test_opening import SHARED
-from tests.records.worlds import LORA, World
+from tests.records.worlds import EARLIER, LORA, World
 
 ROW = EvalRow(
     id="1" * 64,
@@ -83,3 +83,14 @@ def test_a_cell_that_was_not_evaluated_cannot_be_registered(world: World) -> Non
 
     with pytest.raises(ValueError, match="every step succeeded"):
         register_request(registration.model_copy(update={"winner": half}), world.folder)
+
+
+def test_the_request_names_what_the_winner_goes_on_from(world: World) -> None:
+    registration = registration_of(world, "run7")
+    trained = registration.winner.trained
+    assert trained is not None
+    cell = trained.cell.model_copy(update={"sources": {"init_from": EARLIER}})
+    winner = registration.winner.model_copy(update={"trained": trained.model_copy(update={"cell": cell})})
+
+    request = register_request(registration.model_copy(update={"winner": winner}), world.folder)
+    assert request.sources == {"init_from": EARLIER}

@@ -9,7 +9,7 @@ from tasks.artifacts import Artifact
 from tasks.data.values import DataReport, PreparedData, TokenizedData, TokenReport
 from tasks.evaluation.values import EvaluatedCell, Sample, Scores
 from tasks.merging.values import MergedCell, MergeProof
-from tasks.methods import Candidate
+from tasks.methods import Candidate, Source
 from tasks.models.values import BaseModel, BaseModelFacts
 from tasks.tracking import RunRef, TrackingSettings, create_run
 from tasks.tracking.memory import MemoryRun, MemorySink
@@ -19,6 +19,9 @@ from tasks.training.values import Cell, TrainCost, TrainedCell, TrainResult
 
 LORA: dict[str, Any] = {"kind": "lora", "r": 4, "lora_alpha": 8, "learning_rate": 0.01, "weight_decay": 0.0}
 NONE: dict[str, Any] = {"kind": "none"}
+RUN = "0123456789abcdef" * 2
+EARLIER = Source(reference=RUN, path=Path("/far/away"), digest="5" * 64, holds="adapter", run_id=RUN)
+"""What an earlier run left."""
 
 
 class World:
@@ -151,10 +154,12 @@ class World:
         artifact = self.artifact("merge", cached=cached)
         return MergedCell(outcome="merged", candidate=trained.candidate, proof=proof, artifact=artifact)
 
-    def evaluated(self, probe_loss: float | None = None, *, cached: bool = False, made_by: str = "") -> EvaluatedCell:
+    def evaluated(
+        self, probe_loss: float | None = None, *, cached: bool = False, made_by: str = "", **told: Any
+    ) -> EvaluatedCell:
         scores = Scores(
             metrics={"loss": 1.25, "bleu": 30.0}, probe_loss=probe_loss, rows=2, prompts=1, rows_digest="r" * 64
         )
         artifact = self.artifact("evaluate", cached=cached, made_by=made_by, predictions__jsonl="{}\n")
         sample = Sample(id="s", prompt="name[Aromi]", references=("Aromi is a pub.", "A pub."), prediction="Aromi.")
-        return EvaluatedCell(artifact=artifact, scores=scores, samples=(sample,))
+        return EvaluatedCell(artifact=artifact, scores=scores, samples=(sample,), **told)

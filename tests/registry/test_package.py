@@ -17,6 +17,7 @@ import yaml
 from mlflow.models import Model
 from safetensors import safe_open
 
+from tasks.methods import Source
 from tasks.models import BaseModel
 from tasks.registry import RegisteredVersion, RegisterRequest
 from tasks.registry.contents import fill
@@ -135,13 +136,14 @@ def test_requirements_are_exact_and_without_local_version_parts(
 
 
 def test_only_what_serves_is_required() -> None:
-    def names(**serving: Any) -> set[str]:
-        return {line.partition("==")[0] for line in requirements(serving)}
+    plain = {"adapter": "adapter", "loader": None, "quantization": None}
 
-    assert "peft" not in names(adapter="", quantization=None)
-    assert names(adapter="adapter", quantization={"bits": 4}) - names(adapter="adapter", quantization=None) == {
-        "bitsandbytes"
-    }
+    def names(**serving: Any) -> set[str]:
+        return {line.partition("==")[0] for line in requirements(plain | serving)}
+
+    assert "peft" not in names(adapter="")
+    assert names(quantization={"bits": 4}) - names() == {"bitsandbytes"}
+    assert names(loader={"package": "tuneline_0"}) - names() == {"pydantic"}
 
 
 def test_tags_lead_back_to_run_data_base_method_and_code(
@@ -250,3 +252,36 @@ def test_a_base_from_the_hub_is_named_by_its_revision_and_not_copied(base: BaseM
     package = Path(done.stdout.splitlines()[-1]) / "artifacts" / "package"
     assert sorted(path.name for path in package.iterdir()) == ["adapter", "serving.json", "tokenizer"]
     assert read_json(package / "serving.json")["base"] == {"folder": "", "hub": "org/tiny", "revision": REVISION}
+
+
+def test_what_the_winner_goes_on_from_stands_in_tags_and_card(
+    world: World, base: BaseModel, tmp_path: Path, name: str
+) -> None:
+    run = "0123456789abcdef" * 2
+    earlier = Source(reference=run, path=tmp_path, digest="5" * 64, holds="adapter", run_id=run)
+    candidate = make_adapter("lora", base, tmp_path / "adapter")
+    candidate = candidate.model_copy(update={"method": candidate.method | {"init_from": run}})
+    asked = make_request(world, candidate, name, example=None, sources={"init_from": earlier})
+    version = register(asked, world.tracking, world.root)
+    stored = world.client.get_model_version(name, str(version.version))
+    assert stored.tags["tuneline.source.init_from.run_id"] == run
+    assert stored.tags["tuneline.source.init_from.sha256"] == "5" * 64
+    assert f"| init_from | run {run} (sha256 {'5' * 64}) |" in stored.description
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"kind": "prompt_tuning", "num_virtual_tokens": 6},
+        {"kind": "distillation", "student": {"kind": "prompt_tuning", "num_virtual_tokens": 6}},
+        {"kind": "peft_config", "config": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 6}},
+    ],
+    ids=lambda method: method["kind"],
+)
+def test_virtual_tokens_take_positions_whatever_their_method_stands_in(
+    world: World, base: BaseModel, tmp_path: Path, method: dict[str, Any]
+) -> None:
+    candidate = make_adapter("prompt_tuning", base, tmp_path / "adapter").model_copy(update={"method": method})
+    (tmp_path / "package").mkdir()
+    fill(make_request(world, candidate, "positions"), tmp_path / "package")
+    assert read_json(tmp_path / "package" / "serving.json")["positions"] == 160 - 6

@@ -74,7 +74,8 @@ print(json.dumps(answers))
 def elsewhere(folder: Path) -> dict[str, str]:
     """An environment that knows neither the project nor its working directory."""
     hidden = ("PYTHONPATH", "MLFLOW_TRACKING_URI")
-    return {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(folder)}
+    own = {"HOME": str(folder), "OMP_NUM_THREADS": "1"}  # as in the tests: more would wait for each other
+    return {name: value for name, value in os.environ.items() if name not in hidden} | own
 
 
 def ask_stranger(folder: Path, uri: str, prompts: list[str], models: list[str]) -> dict[str, list[str]]:

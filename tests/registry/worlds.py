@@ -49,7 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_base(folder: Path, chat_template: str | None = None) -> BaseModel:
+def make_base(folder: Path, chat_template: str | None = None, *, biased: bool = False) -> BaseModel:
     """A random two-layer Llama over bytes, whose generation_config asks for what must not happen (sampling)."""
     letters = {
         token: place for place, token in enumerate(["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
@@ -68,6 +68,7 @@ def make_base(folder: Path, chat_template: str | None = None) -> BaseModel:
         num_attention_heads=4,
         max_position_embeddings=160,
         initializer_range=0.2,
+        attention_bias=biased,
         bos_token_id=0,
         eos_token_id=1,
     )
@@ -113,8 +114,6 @@ def make_full(base: BaseModel, folder: Path, seed: int) -> Candidate:
 
 def direct_greedy(candidate: Candidate, data: DataSettings, prompt: str, new_tokens: int = NEW_TOKENS) -> str:
     """The text by the plainest means: one forward pass over everything per token, no `generate`, no cache."""
-    tokenizer = load_tokenizer(candidate.base)
-    renderer = Renderer(tokenizer, data)
     if candidate.holds == "model":
         model: Any = AutoModelForCausalLM.from_pretrained(candidate.weights)
     elif candidate.method["kind"] == "qlora":
@@ -122,6 +121,13 @@ def direct_greedy(candidate: Candidate, data: DataSettings, prompt: str, new_tok
     else:
         base = AutoModelForCausalLM.from_pretrained(candidate.base.path)
         model = peft.PeftModel.from_pretrained(base, candidate.weights)
+    return greedy(model, candidate.base, data, prompt, new_tokens)
+
+
+def greedy(model: Any, base: BaseModel, data: DataSettings, prompt: str, new_tokens: int = NEW_TOKENS) -> str:
+    """As above, of a model in memory."""
+    tokenizer = load_tokenizer(base)
+    renderer = Renderer(tokenizer, data)
     ids = renderer.prompt_ids([Turn(role="user", content=prompt)])
     new: list[int] = []
     with torch.inference_mode():

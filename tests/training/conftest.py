@@ -25,7 +25,6 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """Training sets process-wide switches; each test starts with pytest's own."""
-    torch.set_num_threads(1)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -10,11 +10,12 @@ import deepspeed  # noqa: F401 - once, before ranks are forked
 
 from tasks.artifacts import Artifact
 from tasks.launch import Layout
-from tasks.methods import Conditions
+from tasks.methods import Conditions, parse_method
 from tasks.models.values import BaseModel
 from tasks.training.plan import CellSpec, plan_cell
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
+from tests.methods.sources import sources_of
 from tests.training.worlds import QUICK
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "deepspeed"
@@ -32,5 +33,6 @@ def cell_on(
     layout: Layout, base: BaseModel, tokens: Artifact, method: dict[str, Any], training: TrainingSettings = QUICK
 ) -> Cell:
     conditions = Conditions(gradient_checkpointing=training.gradient_checkpointing, packing=False, max_seq_length=16)
-    spec = CellSpec(label=str(method["kind"]), method=method, seed=0, layout=layout)
+    sources = sources_of(parse_method(method), base)
+    spec = CellSpec(label=str(method["kind"]), method=method, seed=0, layout=layout, sources=sources)
     return plan_cell(spec, base, tokens, training, conditions)

@@ -23,7 +23,7 @@ from tasks.training import trainer as trainer_module
 from tasks.training.audit import ParameterAudit, checksums, verdict
 from tasks.training.recorder import Recorder
 from tasks.training.recording import read_metrics
-from tasks.training.session import build_model
+from tasks.training.session import build_model, read_rows
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import TrainCost, TrainRequest, TrainResult
 from tests.training.worlds import (
@@ -145,7 +145,8 @@ def test_the_first_rates_of_a_long_warm_up_move_less_than_a_bit_and_that_is_no_f
 
 
 def test_a_tensor_that_the_optimiser_does_not_hold_still_fails(base: BaseModel, tokens: Artifact) -> None:
-    model = build_model(toy_cell(base, tokens, LORA), session.parse_method(LORA))
+    cell = toy_cell(base, tokens, LORA)
+    model = build_model(cell, session.parse_method(LORA), read_rows(cell))
     trainable = [(name, part) for name, part in model.named_parameters() if part.requires_grad]
     forgotten, _ = trainable[0]
     audit = ParameterAudit(model)

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from tasks.artifacts import MANIFEST, Artifact
 from tasks.foundation.errors import ConfigError, ErrorRecord
-from tasks.methods.full import FullFineTuning
 from tasks.models.values import BaseModel
 from tasks.training.recorder import Recorder
 from tasks.training.settings import TrainingSettings
+from tasks.training.trainer import CellTrainer
 from tasks.training.values import TrainRequest
 from tests.models.tiny import tiny_base, write_tiny_mixtral
 from tests.training.layouts import cell_on, layout_of
@@ -24,6 +24,7 @@ from tests.training.worlds import LORA, QUICK, loss_series, request_in, trained,
 
 FULL = {"kind": "full", "learning_rate": 1e-3}
 PLAIN_LORA = LORA | {"lora_dropout": 0.0}
+ADALORA = {"kind": "adalora", "init_r": 6, "target_r": 2, "lora_dropout": 0.0, "learning_rate": 1e-2}
 PROMPT = {"kind": "prompt_tuning", "num_virtual_tokens": 4, "learning_rate": 1e-2}
 SHARING = ("zero1", "zero2", "zero3", "fsdp2")
 
@@ -45,7 +46,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     assert one.keys() == other.keys()
-    return max((one[name] - other[name]).abs().max().item() for name in one)
+    return max((one[name] - other[name]).abs().max().item() for name in one if one[name].numel())
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,19 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
         (PLAIN_LORA, 13, 3, 1, 2),
         (PROMPT, 13, 2, 1, 2),
         (FULL, 2, 3, 2, 1),
+        (ADALORA, 13, 2, 2, 1),
+        (PLAIN_LORA | {"init_lora_weights": "corda"}, 13, 2, 2, 1),
+        (PLAIN_LORA | {"init_lora_weights": "eva"}, 13, 2, 1, 2),
     ],
-    ids=["partial window", "three ranks that accumulate", "virtual tokens", "fewer rows than ranks"],
+    ids=[
+        "partial window",
+        "three ranks that accumulate",
+        "virtual tokens",
+        "fewer rows than ranks",
+        "ranks that move and a penalty",
+        "a start from the data and the weights",
+        "a start from the data",
+    ],
 )
 def test_n_ranks_of_b_train_like_one_of_nb_and_take_no_row_twice(
     base: BaseModel, tmp_path: Path, method: dict[str, Any], rows: int, ranks: int, micro: int, steps: int
@@ -166,10 +178,10 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all_of_them_and_leaves_no_su
 def test_a_tensor_that_an_engines_optimiser_does_not_hold_fails_the_audit_on_every_rank(
     base: BaseModel, tokens: Artifact, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def all_but_one(self: FullFineTuning, model: torch.nn.Module, rate: float, decay: float) -> list[dict[str, Any]]:
-        return [{"params": list(model.parameters())[:-1], "lr": rate, "weight_decay": decay}]
+    def all_but_one(self: CellTrainer) -> list[dict[str, Any]]:
+        return [{"params": list(self.model.parameters())[:-1], "lr": 1e-3, "weight_decay": 0.0}]
 
-    monkeypatch.setattr(FullFineTuning, "parameter_groups", all_but_one)
+    monkeypatch.setattr(CellTrainer, "parameter_groups", all_but_one)
     settings = settings_with(per_device_train_batch_size=2)
     request = request_in(tmp_path, cell_on(layout_of(strategy, 2), base, tokens, FULL, settings))
     assert run_ranks(request) == [12, 12]

@@ -36,7 +36,9 @@ def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 
 def needed_for(request: TrainRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """What the check says where nothing is free; -1 where it says nothing."""
-    model = session.build_model(request.cell, session.parse_method(request.cell.method))
+    model = session.build_model(
+        request.cell, session.parse_method(request.cell.method), session.read_rows(request.cell)
+    )
     with_free(monkeypatch, -1)
     with pytest.raises(ResourceError) as caught:
         check_room(request, model)
@@ -122,7 +124,9 @@ def test_only_the_first_rank_asks_since_all_write_into_the_same_folders(
     base: BaseModel, tokens: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = request_in(tmp_path, toy_cell(base, tokens, LORA))
-    model = session.build_model(request.cell, session.parse_method(request.cell.method))
+    model = session.build_model(
+        request.cell, session.parse_method(request.cell.method), session.read_rows(request.cell)
+    )
     with_free(monkeypatch, 0)
     monkeypatch.setenv("RANK", "1")
     check_room(request, model)
@@ -133,7 +137,9 @@ def test_only_the_first_rank_asks_since_all_write_into_the_same_folders(
 
 def test_a_limit_on_the_size_of_files_is_foreseen(base: BaseModel, tokens: Artifact, tmp_path: Path) -> None:
     request = request_in(tmp_path, toy_cell(base, tokens, FULL))
-    model = session.build_model(request.cell, session.parse_method(request.cell.method))
+    model = session.build_model(
+        request.cell, session.parse_method(request.cell.method), session.read_rows(request.cell)
+    )
     told = tmp_path / "told"
 
     def limited() -> None:

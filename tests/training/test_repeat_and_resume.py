@@ -13,7 +13,6 @@ from tasks.artifacts import manifest as manifest_module
 from tasks.foundation.errors import CancelledRunError, ConfigError, DivergenceError
 from tasks.models.values import BaseModel
 from tasks.training.checkpoints import Checkpoints
-from tasks.training.recorder import Recorder
 from tasks.training.recording import read_metrics
 from tasks.training.stopping import StopOnSignal
 from tasks.training.trainer import CellTrainer
@@ -22,6 +21,7 @@ from tests.training.worlds import (
     LORA,
     in_child,
     kill_this_process,
+    killed_after,
     loss_series,
     request_in,
     toy_cell,
@@ -33,6 +33,12 @@ METHODS = [
     {"kind": "full", "learning_rate": 1e-3},
     {"kind": "prefix_tuning", "num_virtual_tokens": 4, "learning_rate": 1e-2},
     {"kind": "p_tuning", "num_virtual_tokens": 4, "encoder_hidden_size": 16, "learning_rate": 1e-2},
+    {"kind": "distillation", "student": {"kind": "lora", "r": 4, "lora_dropout": 0.1}, "learning_rate": 1e-2},
+    {"kind": "progressive_shrinking", "r": 4, "depths": [2, 1], "lora_dropout": 0.1, "learning_rate": 1e-2},
+    {"kind": "pruning", "r": 4, "learning_rate": 1e-2},
+    {"kind": "adalora", "init_r": 6, "target_r": 2, "learning_rate": 1e-2},
+    LORA | {"init_lora_weights": "corda", "init_rows": 9},
+    LORA | {"init_lora_weights": "eva"},
 ]
 
 
@@ -59,38 +65,13 @@ def test_the_same_cell_twice_gives_the_same_bytes(
 
 @pytest.mark.parametrize("killed_at", range(1, 9))
 def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(
-    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: tuple[TrainRequest, TrainResult], tmp_path: Path, killed_at: int
 ) -> None:
     whole, result = uninterrupted
     request = request_in(tmp_path, whole.cell)
-
-    def killing(self: Recorder, args, state, control, **_) -> None:
-        if state.global_step == killed_at:
-            kill_this_process()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_step_end", killing)
-        assert in_child(partial(trained, request)) == -9
+    killed_after(killed_at, request)
     assert trained(request) == result
     assert loss_series(request) == loss_series(whole)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method["kind"])
-def test_every_method_resumes_with_all_it_needs(
-    base: BaseModel, tokens: Artifact, tmp_path: Path, method: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cell = toy_cell(base, tokens, method)
-    whole = trained(request_in(tmp_path / "whole", cell))
-    request = request_in(tmp_path / "killed", cell)
-
-    def killing(self: Recorder, args, state, control, **_) -> None:
-        if state.global_step == 5:
-            kill_this_process()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_step_end", killing)
-        assert in_child(partial(trained, request)) == -9
-    assert trained(request).weights_digest == whole.weights_digest
 
 
 @pytest.mark.parametrize("sync", range(1, 15))

@@ -19,7 +19,7 @@ from tasks.training import identity
 from tasks.training.audit import checksums, verdict
 from tasks.training.order import row_order
 from tasks.training.recording import read_metrics
-from tasks.training.session import build_model
+from tasks.training.session import build_model, read_rows
 from tasks.training.settings import TrainingSettings
 from tests.training.worlds import LORA, QUICK, loss_series, request_in, toy_cell, trained, write_tokens
 
@@ -218,7 +218,8 @@ def test_batches_hold_rows_of_similar_length() -> None:
 
 
 def test_a_frozen_tensor_that_moves_fails_the_run(base: BaseModel, tokens: Artifact) -> None:
-    model = build_model(toy_cell(base, tokens, LORA), _method(LORA))
+    cell = toy_cell(base, tokens, LORA)
+    model = build_model(cell, _method(LORA), read_rows(cell))
     before = checksums(model)
     frozen = next(parameter for parameter in model.parameters() if not parameter.requires_grad)
     with torch.no_grad():
@@ -230,7 +231,8 @@ def test_a_frozen_tensor_that_moves_fails_the_run(base: BaseModel, tokens: Artif
 def test_a_trainable_tensor_that_stays_fails_the_run_unless_its_gradients_were_zero(
     base: BaseModel, tokens: Artifact, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = build_model(toy_cell(base, tokens, LORA), _method(LORA))
+    cell = toy_cell(base, tokens, LORA)
+    model = build_model(cell, _method(LORA), read_rows(cell))
     before = checksums(model)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     with pytest.raises(ModelError, match="did not change in the first steps"):

@@ -6,16 +6,19 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 import torch
 
 from tasks.artifacts import Artifact, seal
 from tasks.methods import Conditions
 from tasks.models.values import BaseModel
 from tasks.training.plan import CellSpec, plan_cell
+from tasks.training.recorder import Recorder
 from tasks.training.recording import MetricLine, read_metrics
 from tasks.training.run import request_for
 from tasks.training.session import train_cell
@@ -78,6 +81,18 @@ def in_child(action: Callable[[], object]) -> int:
     process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+def killed_after(step: int, request: TrainRequest) -> None:
+    """Train in a child that dies as this step ends, and leave what it left."""
+
+    def killing(self: Recorder, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == step:
+            kill_this_process()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "on_step_end", killing)
+        assert in_child(partial(trained, request)) == -9
 
 
 def kill_this_process() -> None:

@@ -1,0 +1,1 @@
+"""Low-rank updates: what their methods share, their starts, their sizes."""

@@ -1,0 +1,1 @@
+"""What pruning takes out, and how what is left recovers."""

@@ -1,0 +1,60 @@
+"""Quality per size, as text and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.comparison import Comparison, compare, to_markdown
+from tasks.comparison.report import write_report
+from tasks.comparison.sizes import size_lines
+from tests.comparison.test_render import printed
+from tests.comparison.worlds import BLEU, DIGEST, LOSS, five_cells, row
+
+DROP = {"drop 0": {"loss": 1.1, "bleu": 30.0}, "drop 1": {"loss": 1.25, "bleu": 28.0}, "drop | 2": {"loss": 3.0}}
+
+
+def elastic() -> Comparison:
+    """A base, a cell with three sizes and one with two."""
+    rows = [
+        row("none", metrics={"loss": 4.3, "bleu": 0.1}),
+        row("adapter_drop", metrics={"loss": 1.1, "bleu": 30.0}, sizes=DROP),
+        row("lora", metrics={"loss": 1.2, "bleu": 29.0}),
+        row("shrinking", metrics={"loss": 1.3, "bleu": 27.0}, sizes={"r 8": {"loss": 1.3}, "r 4": {"loss": 1.6}}),
+    ]
+    return compare("elastic", rows, [LOSS, BLEU], "loss", DIGEST)
+
+
+def test_a_small_table_shows_each_size_with_what_was_measured_at_it() -> None:
+    lines = to_markdown(elastic()).splitlines()
+    start = lines.index("### Quality per size")
+    assert lines[start + 2 : start + 9] == [
+        "| cell | size | loss | bleu |",
+        "| --- | --- | ---: | ---: |",
+        "| adapter_drop | drop 0 | 1.100 | 30.00 |",
+        "| adapter_drop | drop 1 | 1.250 | 28.00 |",
+        "| adapter_drop | drop \\| 2 | 3.000 | - |",
+        "| shrinking | r 8 | 1.300 | - |",
+        "| shrinking | r 4 | 1.600 | - |",
+    ]
+
+
+def test_a_terminal_shows_a_line_per_cell_and_metric() -> None:
+    assert "shrinking, loss per size: r 8 1.300, r 4 1.600" in printed(elastic(), 100)
+
+
+def test_without_sizes_nothing_is_said_of_them_and_nothing_drawn(tmp_path: Path) -> None:
+    assert "per size" not in write_report(five_cells(), {}, tmp_path)
+    assert list(size_lines(five_cells())) == []
+    assert not (tmp_path / "sizes.png").exists()
+
+
+def test_the_curves_are_drawn_into_the_report_and_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_report(elastic(), {}, tmp_path / name)
+    one, two = ((tmp_path / name / "sizes.png").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert one.startswith(b"\x89PNG")
+
+
+def test_the_sizes_survive_the_trip_through_json() -> None:
+    assert Comparison.model_validate_json(elastic().model_dump_json()) == elastic()

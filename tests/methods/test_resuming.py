@@ -1,0 +1,92 @@
+"""Killed and started again, every method ends with the bytes of a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from signal import SIGKILL
+
+import pytest
+
+from tasks.artifacts import Artifact
+from tasks.foundation.faults import VARIABLE, arm
+from tasks.methods import Conditions, parse_method
+from tasks.models import BaseModel
+from tasks.training.plan import CellSpec, plan_cell
+from tasks.training.settings import TrainingSettings
+from tasks.training.values import Cell, TrainRequest, TrainResult
+from tests.methods.cases import Settings, case_name, trainable_cases
+from tests.methods.conftest import Homes
+from tests.methods.sources import sources_of
+from tests.training.worlds import in_child, request_in, trained
+
+TRAINING = TrainingSettings(max_steps=6, per_device_train_batch_size=4, save_steps=2, save_total_limit=1)
+KILLED_IN = "train.step:6:kill"
+"""Step 5 is lost, and two steps are left for what was forgotten to show."""
+_ROOT = Path(__file__).parents[2]
+
+
+def cell_of(settings: Settings, base: BaseModel, rows: Artifact) -> Cell:
+    method = parse_method(settings)
+    spec = CellSpec(label="x", method=dict(settings), seed=0, sources=sources_of(method, base))
+    conditions = Conditions(gradient_checkpointing=False, packing=False, max_seq_length=16)
+    return plan_cell(spec, base, rows, TRAINING, conditions)
+
+
+def result_in(request: TrainRequest) -> TrainResult:
+    return TrainResult.model_validate_json((request.output / "result.json").read_text(encoding="utf-8"))
+
+
+def killed(request: TrainRequest) -> None:
+    os.environ[VARIABLE] = KILLED_IN
+    arm()
+    trained(request)
+
+
+@pytest.mark.parametrize("settings", trainable_cases(), ids=case_name)
+def test_after_a_sigkill_training_goes_on_to_the_same_bytes(
+    settings: Settings, base: BaseModel, rows: Artifact, tmp_path: Path
+) -> None:
+    cell = cell_of(settings, base, rows)
+    whole, cut = (request_in(tmp_path / name, cell) for name in ("whole", "cut"))
+    assert in_child(partial(trained, whole)) == 0
+    assert in_child(partial(killed, cut)) == -SIGKILL
+    assert [path.name for path in (cut.work / "checkpoints").glob("step-*")] == ["step-00000004"]
+    assert in_child(partial(trained, cut)) == 0
+    assert result_in(cut) == result_in(whole)
+    assert json.loads((cut.output / "cost.json").read_text())["resumed_from_step"] == 4
+
+
+def worker(request: TrainRequest, fault: str = "") -> int:
+    """The exit code of the module that the pipeline starts, in a process of its own."""
+    path = request.work / "request.json"
+    path.write_text(request.model_dump_json(), encoding="utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", VARIABLE: fault}
+    command = [sys.executable, "-m", "tasks.training.worker", str(path)]
+    return subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, check=False).returncode
+
+
+@pytest.mark.system
+def test_a_worker_killed_at_any_method_is_taken_up_by_the_next_one(
+    home_of: Homes, rows: Artifact, tmp_path: Path
+) -> None:
+    """Two workers at a time; one case per kind, since a worker takes seconds to import its libraries."""
+    cases = {str(case["kind"]): case for case in reversed(trainable_cases())}
+    cells = {kind: cell_of(case, home_of(case), rows) for kind, case in cases.items()}
+    requests = {kind: request_in(tmp_path / kind, cell) for kind, cell in cells.items()}
+
+    def killed_and_taken_up(request: TrainRequest) -> tuple[int, int]:
+        return worker(request, KILLED_IN), worker(request)
+
+    with ThreadPoolExecutor(2) as pool:
+        codes = dict(zip(requests, pool.map(killed_and_taken_up, requests.values()), strict=True))
+    assert codes == dict.fromkeys(requests, (-SIGKILL, 0))
+    for kind, cell in cells.items():
+        whole = request_in(tmp_path / f"{kind}-whole", cell)
+        assert in_child(partial(trained, whole)) == 0
+        assert result_in(requests[kind]) == result_in(whole), kind
