@@ -9,9 +9,11 @@ from prefect import task
 
 from tasks.data.values import PreparedData, TokenizedData
 from tasks.foundation.values import Value
+from tasks.launch.children import run_in_child
 from tasks.methods import Conditions
 from tasks.records import Context, describe_cell, describe_run, record_data, record_tokens, record_vocabulary
 from tasks.training.lineage import Resume, with_past
+from tasks.training.modules import check_modules, looks_at_modules
 from tasks.training.plan import CellSpec, plan_cell
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
@@ -54,10 +56,19 @@ def plan(
             )
             for spec in specs
         ]
+        _check_modules([cell for cell, _ in cells], place)
         return tuple(
             _open(cell, material, shared, open_cell(place, cell.label, number, shared.experiment), note)
             for number, (cell, note) in enumerate(cells, 1)
         )
+
+
+def _check_modules(cells: Sequence[Cell], place: Place) -> None:
+    """Of those that are still to be trained."""
+    store = place.workspace.store
+    new = [cell for cell in cells if looks_at_modules(cell) and not store.folder("train", cell.fingerprint).exists()]
+    if new:
+        run_in_child(check_modules, new)
 
 
 def _with_past(cell: Cell, resume: Resume, place: Place) -> tuple[Cell, str]:

@@ -176,6 +176,16 @@ class Method(Settings):
             ConfigError: with the reason and the way out.
         """
 
+    def check_modules(self, skeleton: nn.Module) -> None:
+        """Refuse what the base's modules show (names, sizes, ties), on its architecture without weights.
+
+        Args:
+            skeleton: `tasks.models.skeleton`, shared by all cells on this base: it must stay as it is.
+
+        Raises:
+            ConfigError: with the reason and the way out.
+        """
+
     def quantization(self) -> Quantization | None:
         """How this method wants the base to be loaded for training; None leaves it to `model.quantization`."""
         return None

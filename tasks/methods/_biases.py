@@ -48,6 +48,18 @@ def add_shifts(model: nn.Module, names: Sequence[str], where: str) -> None:
     Raises:
         ConfigError: there is no such bias, or it is added otherwise than to the module's output.
     """
+    for name, module in biased_modules(model, names, where).items():
+        shift = BiasShift(_width(name, module, where)).to(module.bias.device)
+        module.add_module("bias_shift", shift.train(module.training))
+        module.register_forward_hook(shift.after)
+
+
+def biased_modules(model: nn.Module, names: Sequence[str], where: str) -> dict[str, nn.Module]:
+    """Full name -> module with a bias, of all or of those that `names` gives (in full, or the last parts).
+
+    Raises:
+        ConfigError: there is no such bias.
+    """
     owners = {name: module for name, module in model.named_modules() if _has_bias(module)}
     for pattern in names:
         if not any(matches(name, pattern, False) for name in owners):
@@ -57,11 +69,11 @@ def add_shifts(model: nn.Module, names: Sequence[str], where: str) -> None:
                 allowed=", ".join(short_names(owners)),
                 fix="Name modules that this model has",
             )
-    for name, module in owners.items():
-        if not names or any(matches(name, pattern, False) for pattern in names):
-            shift = BiasShift(_width(name, module, where)).to(module.bias.device)
-            module.add_module("bias_shift", shift.train(module.training))
-            module.register_forward_hook(shift.after)
+    return {
+        name: module
+        for name, module in owners.items()
+        if not names or any(matches(name, pattern, False) for pattern in names)
+    }
 
 
 def _has_bias(module: nn.Module) -> bool:

@@ -36,6 +36,9 @@ class PeftMethod(Method):
         """
         raise NotImplementedError
 
+    def check_modules(self, skeleton: nn.Module) -> None:
+        self.peft_config(skeleton)
+
     def saved_config(self, config: dict[str, Any]) -> dict[str, Any]:
         """Last changes to the saved configuration (None: nothing of this machine may stay in it)."""
         return config

@@ -16,12 +16,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasks.foundation.errors import ModelError
 from tasks.foundation.faults import reach
 from tasks.methods._peft import PeftMethod
 from tasks.models import StoredTensor, read_header, weight_files
+from tasks.models.skeleton import skeleton
 from tasks.models.weights import INDEX_FILE, SINGLE_FILE
 
 _WRAPPER = "base_model.model."
@@ -133,9 +133,7 @@ def plan_shards(stored: Mapping[str, StoredTensor], max_shard_bytes: int) -> dic
 
 def weightless(base: Path) -> nn.Module:
     """The base's architecture on CPU in float32, where every weight is one zero, expanded to its shape."""
-    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    model = skeleton(base)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             setattr(module, name, _without_memory(parameter))

@@ -43,6 +43,11 @@ class BitFit(Method):
         if facts.bias_parameters == 0:
             refuse_no_biases(facts.model_type, f"methods[{self.label}]")
 
+    def check_modules(self, skeleton: nn.Module) -> None:
+        from tasks.methods._biases import biased_modules
+
+        biased_modules(skeleton, self.modules, f"methods[{self.label}]")
+
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         from tasks.methods._biases import add_shifts
 

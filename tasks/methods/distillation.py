@@ -180,6 +180,9 @@ class Distillation(Method):
                 fix="Set data.packing: false, or level: token",
             )
 
+    def check_modules(self, skeleton: nn.Module) -> None:
+        self.learner.check_modules(skeleton)
+
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """The student as it would be without a teacher, from the same random numbers, and the teacher beside it."""
         from tasks.methods._teacher.teacher import adapted_teacher, whole_teacher

@@ -56,15 +56,21 @@ class Freeze(WholeModelMethod):
                 fix="Lower num_layers, or take {kind: full}",
             )
 
+    def check_modules(self, skeleton: nn.Module) -> None:
+        self._chosen(skeleton)
+
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         model.float().requires_grad_(False)
-        chosen = [model.get_submodule(name) for name in module_names(model, self.modules, f"methods[{self.label}]")]
-        chosen += list(_blocks(model))[-self.num_layers :] if self.num_layers else []
-        chosen += [model.get_output_embeddings()] if self.head else []
-        for module in chosen:
+        for module in self._chosen(model):
             module.requires_grad_(True)
         refuse_nothing_trainable(model, self.label)
         return model
+
+    def _chosen(self, model: nn.Module) -> list[nn.Module]:
+        chosen = [model.get_submodule(name) for name in module_names(model, self.modules, f"methods[{self.label}]")]
+        chosen += list(_blocks(model))[-self.num_layers :] if self.num_layers else []
+        chosen += [model.get_output_embeddings()] if self.head else []
+        return chosen
 
 
 def _blocks(model: nn.Module) -> nn.ModuleList:

@@ -85,6 +85,11 @@ class Pruning(WholeModelMethod):
                 fix="Lower r",
             )
 
+    def check_modules(self, skeleton: nn.Module) -> None:
+        """Against the layers as they are before channels are taken out: those that are left are no larger."""
+        where = f"methods[{self.label}]"
+        self._refuse_rank(target_layers(skeleton, ALL_LINEAR, where), where)
+
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """Prune, freeze what is left, and put an update on every linear layer but the output layer."""
         from tasks.methods._pruning.masked import add_updates

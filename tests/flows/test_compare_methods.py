@@ -172,21 +172,36 @@ def _sorted_cached(output: str) -> str:
 
 def test_a_cell_that_fails_is_a_row_with_its_reason_and_the_others_go_on(finished: Finished) -> None:
     folder, _ = finished
-    broken = [*METHODS, {"kind": "lora", "name": "broken", "target_modules": ["no_such_layer"], "learning_rate": 0.01}]
-    write_experiment(folder, methods=broken)
+    never = {"peft_type": "LOHA", "r": 0, "target_modules": ["q_proj"]}  # PEFT says so when it builds the layers
+    broken = {"kind": "peft_config", "name": "broken", "config": never, "learning_rate": 0.01}
+    write_experiment(folder, methods=[*METHODS, broken])
     try:
         done = tuneline(folder, "run", "toy.yaml")
     finally:
         write_experiment(folder)
     assert done.returncode == 10
     assert done.stderr.startswith("tuneline: broken failed: ")
-    assert "no_such_layer" in done.stderr and "Traceback" not in done.stderr
+    assert "`r` should be a positive integer" in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "broken" in done.stdout and "Registered toy" in done.stdout
     runs = runs_of(client(folder))
     cells = cells_of(runs, parents_of(runs)[-1])
     assert cells["broken"].info.status == "FAILED"
     assert cells["lora"].info.status == "FINISHED"
+
+
+def test_a_target_that_matches_nothing_ends_the_run_before_any_base_is_loaded(finished: Finished) -> None:
+    folder, _ = finished
+    mistyped = {"kind": "lora", "name": "mistyped", "target_modules": ["no_such_layer"]}
+    write_experiment(folder, methods=[*METHODS, {"kind": "full", "name": "new", "learning_rate": 3e-3}, mistyped])
+    before = len(list((folder / "runs" / "artifacts" / "train").iterdir()))
+    try:
+        done = tuneline(folder, "run", "toy.yaml", TUNELINE_FAULT="train.load:1:kill")
+    finally:
+        write_experiment(folder)
+    assert (done.returncode, len(done.stderr.splitlines())) == (10, 1), done.stderr
+    assert "methods[mistyped]: target_modules: 'no_such_layer' matches no linear layer" in done.stderr
+    assert len(list((folder / "runs" / "artifacts" / "train").iterdir())) == before
 
 
 def test_show_prints_the_comparison_of_a_finished_run(finished: Finished) -> None:

@@ -53,6 +53,7 @@ def test_machine_and_model_of_the_making_are_no_part_of_what_is_run(tmp_path: Pa
         ({"peft_type": "LORA", "megatron_config": {"a": 1}, "megatron_core": "os"}, "import the module"),
         ({"peft_type": "LORA", "init_lora_weights": "eva"}, "kind: lora, init_lora_weights: eva"),
         ({"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"}, "randomised SVD"),
+        ({"peft_type": "LOHA", "target_modules": ".*q_proj", "layers_to_transform": [0]}, "passed over by PEFT"),
         ({"peft_type": "SHADOW", "shadow_model": "some/model"}, "to be fetched"),
         ({"peft_type": "LORA", "task_type": "SEQ_CLS"}, "task_type 'SEQ_CLS'"),
         ({"peft_type": "ADALORA", "target_r": 12}, "no rank to give up"),

@@ -34,6 +34,10 @@ class BuiltPeft(SavedPeft):
     """Words to start from, repeated as far as needed: the context of CPT, the cache of CARTRIDGE and of PREFIX_TUNING
     without projection."""
 
+    def check_modules(self, skeleton: nn.Module) -> None:
+        with told_plainly(f"methods[{self.label}].config"):
+            super().check_modules(skeleton)
+
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """Freeze the base and add the adapter in float32; what PEFT says against it is said as a setting's error."""
         if self.peft_type == "SHADOW":

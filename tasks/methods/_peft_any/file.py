@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from tasks.foundation.errors import ConfigError
 from tasks.methods._peft_any.fields import COMMON, FIELDS
 from tasks.methods._peft_any.types import REFUSED, REFUSED_FIELDS, REFUSED_VALUES, is_set
+from tasks.methods._targets import ALL_LINEAR
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,10 @@ def _refused(config: Mapping[str, Any]) -> Problem | None:
     if config.get("boft_n_butterfly_factor", 1) != 1:
         what = "boft_n_butterfly_factor above 1 needs a CUDA extension that PEFT compiles, and is 1 without it"
         return Problem(what, "1", "Set boft_n_butterfly_factor: 1")
+    targets = config.get("target_modules")
+    if isinstance(targets, str) and targets != ALL_LINEAR and is_set(config, "layers_to_transform"):
+        what = "layers_to_transform is passed over by PEFT where target_modules is an expression"
+        return Problem(what, fix="Name the blocks in the expression, or the layers as a list")
     return None
 
 
