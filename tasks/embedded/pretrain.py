@@ -7,8 +7,7 @@ at this size. Stage 2 reads generated documents. The same bytes come out every t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from tasks.embedded.corpus import documents
 from tasks.embedded.packing import MASKED, Rows, pack, repeat
 from tasks.embedded.tokenizer import BOS_ID, EOS_ID, PAD_ID, save_tokenizer, train_tokenizer
 from tasks.embedded.wiring import new_model
+from tasks.foundation.determinism import repeatable
 from tasks.foundation.faults import reach
 
 Report = Callable[[int, int, float], None]
@@ -43,27 +43,13 @@ def build_base(folder: Path, report: Report, budget: PretrainBudget | None = Non
     texts = list(documents(budget.documents))
     tokenizer = train_tokenizer((text.given + text.learnt for text in texts), budget.vocab_size)
     save_tokenizer(tokenizer, folder, budget.context)
-    with _repeatable(budget):
+    with repeatable(budget.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(budget.seed)
         model = new_model(tokenizer.get_vocab_size(), budget)
         _learn_to_copy(model, budget, report)
         _learn_text(model, pack(tokenizer, texts, budget.text_length), budget, report)
         model.generation_config = GenerationConfig(bos_token_id=BOS_ID, eos_token_id=EOS_ID, pad_token_id=PAD_ID)
         model.save_pretrained(folder)
-
-
-@contextmanager
-def _repeatable(budget: PretrainBudget) -> Iterator[None]:
-    """Fix threads, algorithms and seed, and put them back."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[]):
-        torch.set_num_threads(budget.threads)
-        torch.use_deterministic_algorithms(True)
-        torch.manual_seed(budget.seed)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(strict)
-            torch.set_num_threads(threads)
 
 
 def _learn_to_copy(model: LlamaForCausalLM, budget: PretrainBudget, report: Report) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tasks.foundation.determinism import repeatable
 from tasks.foundation.digests import canonical_json
 from tasks.foundation.errors import DataError
 from tasks.foundation.faults import reach
@@ -30,7 +31,6 @@ from tasks.vocabulary.rows import (
     learning_rate,
     measure,
     plain,
-    repeatable,
     sequences,
     train_rows,
     trained,
@@ -61,7 +61,7 @@ def extend(job: ExtensionJob, folder: Path, report: Report) -> VocabularyReport:
     first = first_free(original.document)
     _write(job.base, original, choice, folder)
     base = resolve_base(ModelSettings(name_or_path=str(folder), attn_implementation=job.base.attn_implementation))
-    with repeatable():
+    with repeatable(1):
         losses = _train(job, base, first, texts, report)
     prove_tokenizer(original, base, choice.tokens, texts)
     prove_rows(job.base, base, first, len(choice.tokens))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -168,20 +166,6 @@ def _schedule(step: int, steps: int) -> float:
     """Up over the first twentieth, then down to nothing in a straight line."""
     warmup = max(1, round(_WARMUP * steps))
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """Deterministic algorithms on one thread, and torch as it was afterwards."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(strict)
-        torch.set_num_threads(threads)
 
 
 def plain(model: PreTrainedModel) -> Logits:
