@@ -81,7 +81,7 @@ class MethodFacts:
     def merges(self) -> Answer:
         if self.settings.holds != "adapter":
             return "-"
-        if self._decides_itself("unmergeable"):
+        if self.info.mergeable and self._decides_itself("unmergeable"):
             return "by settings"
         return "no" if self.settings.unmergeable() else "yes"
 
@@ -142,7 +142,8 @@ class MethodFacts:
 
     @property
     def checkpointing(self) -> Answer:
-        return "yes" if self.info.gradient_checkpointing else "no"
+        known = self.info.gradient_checkpointing
+        return known if isinstance(known, str) else "yes" if known else "no"
 
     def rate(self, parameters: int) -> str:
         """The default learning rate on a base of this size; `-` where nothing trains."""

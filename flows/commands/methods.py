@@ -18,6 +18,7 @@ _LEGEND = (
     "~ by its settings. `tuneline methods KIND` shows one with its paper, memory, rates, settings and traps."
 )
 _SIGNS = {"yes": "+", "no": "·", "by settings": "~", "-": " "}
+_CHECKPOINTING = {"yes": "works", "no": "refused", "by settings": "by its settings"}
 
 
 def show_methods(kind: str | None, console: Console) -> None:
@@ -73,7 +74,7 @@ def method_lines(facts: MethodFacts) -> Iterator[tuple[str, str]]:
     if facts.info.holds != "nothing":
         yield "quantised base", facts.quantized_in_words
         yield "engines", facts.engines_in_words
-        yield "gradient checkpointing", "works" if facts.info.gradient_checkpointing else "refused"
+        yield "gradient checkpointing", _CHECKPOINTING[facts.checkpointing]
         yield "default learning rate", _rates(facts)
     yield "families", facts.info.families
 

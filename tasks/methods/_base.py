@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -36,10 +36,11 @@ class MethodInfo(Value):
     holds: Holds
     """What training leaves: nothing, an adapter folder, or a whole model."""
     mergeable: bool
-    """Whether the result can become a plain model of the base's architecture."""
+    """Whether the result can become a plain model of the base's architecture, with some settings at least."""
     memory: str
     """Bytes beside the forward pass, as a formula in N (all parameters), n (trainable), d, L, r, T."""
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool | Literal["by settings"] = True
+    """Whether it works; `Method.check` refuses it where it does not."""
     quantized_base: bool = False
     """Whether the base may be quantised; `Method.refuses_quantization` says which way it may not be."""
     refuses: Mapping[str, str] = {}
@@ -124,7 +125,8 @@ class Method(Settings):
     """Wins over `training.max_steps`: soft prompts want two to five times the steps."""
 
     init_from: str | None = None
-    """Start from what an earlier run left: a run id, `models:/NAME/VERSION`, `models:/NAME@ALIAS`, or a folder."""
+    """Start from what an earlier run left: a run id, `models:/NAME/VERSION`, `models:/NAME@ALIAS`, a hub id with its
+    commit (`owner/name@40 hex digits`), or a folder."""
 
     @classmethod
     def expand(cls, settings: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -21,7 +21,7 @@ class Adapter(BottleneckMethod):
         trains="bottleneck networks in the blocks: houlsby, pfeiffer or parallel",
         paper="1902.00751 (houlsby), 2005.00247 (pfeiffer), 2110.04366 (parallel)",
         holds="adapter",
-        mergeable=False,
+        mergeable=True,
         memory="b N + 16 n, b bytes per base weight, n = L (2 d m + m + d), twice that for houlsby",
         quantized_base=True,
         families=FAMILIES,

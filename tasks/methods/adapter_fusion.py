@@ -52,7 +52,8 @@ class AdapterFusion(BlockMethod):
 
     kind: Literal["adapter_fusion"] = "adapter_fusion"
     adapters: tuple[str, ...]
-    """Two or more trained adapters: run ids, `models:/NAME/VERSION`, `models:/NAME@ALIAS`, or folders."""
+    """Two or more trained adapters: run ids, `models:/NAME/VERSION`, `models:/NAME@ALIAS`, hub ids with a commit, or
+    folders."""
     names: tuple[str, ...] = ()
     """What the attention map calls them; `adapter_0`, `adapter_1`, … when absent."""
     form: Literal["full", "low_rank", "no_value"] = "full"

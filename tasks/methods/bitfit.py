@@ -28,7 +28,7 @@ class BitFit(Method):
         mergeable=True,
         memory="b N + 16 n, b bytes per base weight, n = all biases",
         quantized_base=True,
-        families="all with biases (not Llama, Mistral, Gemma, Qwen3)",
+        families="all with biases (not Llama, Mistral, Gemma, Qwen3, Phi-3)",
         traps=("most newer models have no biases: refused, not trained with 0 parameters",),
     )
 

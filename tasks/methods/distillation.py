@@ -48,12 +48,14 @@ class Distillation(Method):
         mergeable=True,
         memory="the student's + a forward pass of the teacher and its adapter, no second base; + b N of a teacher that "
         "is another model; + b n of base weights that the student trains",
+        gradient_checkpointing="by settings",
         quantized_base=True,
         refuses={"zero3": _WHOLE, "fsdp2": _WHOLE},
         traps=(
             "holds, merges and refuses what its student does; the reported loss is the cross-entropy alone",
             "with the bare base as teacher it holds the student near the base: it forgets less and learns less",
-            "a student whose start rewrites the base (PiSSA, OLoRA) cannot share it with a teacher",
+            "a student that rewrites the base (peft_config with PEFT's own PiSSA, OLoRA or OSF) cannot share it with a "
+            "teacher; {kind: lora, init_lora_weights: pissa} can",
             "sequence level costs one greedy answer per row and epoch while it trains: for large data, write the "
             "teacher's answers to a file once and train on that",
             "at sequence level the teacher reads the prompt as the student's template renders it, without special "

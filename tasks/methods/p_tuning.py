@@ -26,7 +26,7 @@ class PTuning(PromptMethod):
         mergeable=False,
         memory="b N + 16 n, b bytes per base weight, n = P d + the encoder (MLP: 2 d h + h^2, LSTM: 10 d h + 36 h^2)",
         quantized_base=True,
-        traps=("the encoder is not saved: saved virtual tokens cannot be trained on",),
+        traps=("the encoder is not saved: prompt_tuning goes on from its virtual tokens, p_tuning does not",),
     )
 
     kind: Literal["p_tuning"] = "p_tuning"

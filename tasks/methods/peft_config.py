@@ -40,6 +40,7 @@ class AnyPeft(BuiltPeft):
         holds="adapter",
         mergeable=True,
         memory="b N + 16 n, b bytes per base weight, n by type",
+        gradient_checkpointing="by settings",
         quantized_base=True,
         families="by type: ADAPTION_PROMPT gpt2, llama, mistral; the others all whose targets they name",
         traps=(

@@ -29,7 +29,7 @@ class PrefixTuning(PromptMethod):
         quantized_base=True,
         traps=(
             "needs the key-value cache: no gradient checkpointing",
-            "the projection is not saved: a saved prefix cannot be trained on",
+            "the projection is not saved: what goes on from a saved prefix is prefix_projection: false, or p_tuning_v2",
             "virtual tokens count against the context",
         ),
     )

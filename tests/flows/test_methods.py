@@ -88,6 +88,12 @@ def test_settings_of_all_methods_are_described_once_where_a_method_says_nothing_
 def test_answers_that_settings_decide_are_told_apart() -> None:
     known = known_methods()
     assert (known["full"].merges, known["ia3"].merges, known["prompt_tuning"].merges) == ("-", "yes", "no")
+    assert (known["adapter"].merges, known["llama_adapter"].merges) == ("by settings", "no")
+    assert [known[kind].checkpointing for kind in ("lora", "prefix_tuning", "distillation")] == [
+        "yes",
+        "no",
+        "by settings",
+    ]
     assert known["full"].quantized == "no"
     assert known["qlora"].quantized_in_words == "always: it loads the base in nf4 itself"
     assert known["none"].zero3 == "-"

@@ -116,3 +116,15 @@ def test_a_configuration_in_the_experiment_itself_is_checked_like_a_file(tmp_pat
     loaded = load_experiment(with_entry(tmp_path, "config: {peft_type: VERA, r: 8}"), (), {})
     assert loaded.methods[-1].label == "peft_config VERA"
     assert not [problem for problem in validate(loaded, {}, rows=False) if "peft" in str(problem)]
+
+
+@pytest.mark.parametrize(("beside", "said"), [("", True), (", tokens: ['<s>']", False)], ids=["as they are", "named"])
+def test_ids_of_another_tokenizer_are_a_warning_where_no_tokens_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, beside: str, said: bool
+) -> None:
+    path = experiments(
+        tmp_path, {"one/adapter_config.json": {"peft_type": "TRAINABLE_TOKENS", "token_indices": [5, 6]}}
+    )
+    with caplog.at_level(logging.WARNING):
+        load_experiment(with_entry(tmp_path, f"path: {path / 'one'}{beside}"), (), {})
+    assert ["token_indices are taken as they are" in record.message for record in caplog.records] == [True] * said

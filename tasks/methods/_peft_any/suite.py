@@ -14,11 +14,14 @@ from typing import Any, Final
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._peft_any.file import CONFIG_FILE, TRAINING_FILE, read_configuration, read_object
+from tasks.methods._peft_any.types import is_set
 
 log = logging.getLogger(__name__)
 
 _TAKEN: Final = {"learning_rate": "lr", "weight_decay": "weight_decay"}
 """Our name -> theirs, inside `optimizer_kwargs`."""
+_IDS: Final = {"token_indices": "tokens", "trainable_token_indices": "tokens", "cpt_token_ids": "text"}
+"""Field with ids of tokens -> the setting that names tokens instead."""
 
 
 def cells_of(entry: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
@@ -74,9 +77,19 @@ def _cell(entry: Mapping[str, Any], file: Path, name: str | None) -> dict[str, A
     if name is not None:
         told["name"] = f"{own.pop('name')} {name}" if own.get("name") else name
     if file.is_file():
-        return told | {"config": _read(file, name)} | own
+        config = _read(file, name)
+        _say_whose_ids(config, told | own, file)
+        return told | {"config": config} | own
     log.info("%s has no %s: full fine-tuning, as there", file.parent, CONFIG_FILE)
     return told | {key: own[key] for key in _TAKEN | {"max_steps": ""} if key in own} | {"kind": "full"}
+
+
+def _say_whose_ids(config: Mapping[str, Any], beside: Mapping[str, Any], file: Path) -> None:
+    """Ids mean what they say for the tokenizer of the file's own base alone, and no file holds that."""
+    for field, instead in _IDS.items():
+        if is_set(config, field) and not beside.get(instead):
+            said = "%s: %s are taken as they are: right for the tokenizer it was made with; `%s` says it for any"
+            log.warning(said, file, field, instead)
 
 
 def _read(file: Path, name: str | None) -> dict[str, Any]:

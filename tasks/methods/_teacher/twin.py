@@ -31,7 +31,7 @@ class Twin:
         """After the student was attached: copy what trains, refuse what it has changed already.
 
         Raises:
-            ConfigError: the student's start has rewritten weights of the base (as PiSSA's does).
+            ConfigError: the student's start has rewritten weights of the base (as PEFT's own PiSSA does).
         """
         self.refuse_changes()
         copies: dict[int, nn.Parameter] = {}
@@ -53,8 +53,8 @@ class Twin:
                 raise ConfigError(
                     f"{name} of the base is rewritten before training, so a teacher on the same base would change too",
                     where=self._where,
-                    fix="Take a start that leaves the base as it is (lora: init_lora_weights: true), for the teacher "
-                    "as for the student, or name a whole model as teacher",
+                    fix="Take {kind: lora} with any start, which leaves the base as it is, for the teacher as for the "
+                    "student, or name a whole model as teacher",
                 )
 
 
