@@ -171,6 +171,10 @@ class Method(Settings):
         """A rate that suits the method at this size (sources: docs/methods.md)."""
         raise NotImplementedError(f"{type(self).__name__} has no default learning rate")
 
+    def decay(self, usual: float) -> float:
+        """Weight decay of what trains; `usual` is `training.weight_decay`."""
+        return usual if self.weight_decay is None else self.weight_decay
+
     def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
         """Refuse what cannot work, before the model is loaded.
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import Conditions, MethodInfo, Moment, StepLoss, Window
+from tasks.methods._budget import allocate
 from tasks.methods._continue import SavedAdapter, places
 from tasks.methods._lora.method import LinearAdapter
 from tasks.methods._loss import answer_logits, cross_entropy_share
@@ -158,7 +159,7 @@ class AdaLora(LinearAdapter):
 
     def after_optimizer_step(self, model: nn.Module, moment: Moment) -> None:
         """Weigh what has just moved, and set the least important lambdas to 0."""
-        model.base_model.update_and_allocate(moment.step)
+        allocate(model, moment.step)
 
     def training_state(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Importance so far, and which ranks are left."""

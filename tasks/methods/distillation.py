@@ -114,6 +114,10 @@ class Distillation(Method):
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
         return self.learner.default_learning_rate(facts)
 
+    def decay(self, usual: float) -> float:
+        """Beside the student nothing was said: then its own method decides, as it would without a teacher."""
+        return self.learner.decay(usual) if self.weight_decay is None else self.weight_decay
+
     def learning_rate_scale(self, name: str) -> float:
         return self.learner.learning_rate_scale(name)
 

@@ -21,7 +21,7 @@ from tasks.models.values import BaseModelFacts, Quantization
 _WITH_TEXT = ("CARTRIDGE", "CPT", "PREFIX_TUNING")
 _WITH_TOKENS = ("LORA", "TRAINABLE_TOKENS")
 _FROM_BASE = ("pissa", "olora", "mica")
-_GRADIENTS = "it reads every gradient after a step, and this engine keeps but parts of them"
+_GRADIENTS = "it reads every gradient after a step, and this engine keeps but parts of them, or none"
 _SHARED = "it is not tried where ranks share the weights; under ddp, zero0, zero1 and zero2 it is like any adapter"
 
 
@@ -136,7 +136,7 @@ class AnyPeft(BuiltPeft):
     def refuses_engine(self, engine: str) -> str:
         traits = TRAITS[self.peft_type]
         reads_gradients = traits.whole_gradients and (self.peft_type != "ADAMSS" or self.config.get("use_asa"))
-        if reads_gradients and engine in ("zero1", "zero2", "zero3", "fsdp2"):
+        if reads_gradients and engine != "ddp":
             return _GRADIENTS
         return _SHARED if engine in ("zero3", "fsdp2") and not traits.shared_weights else ""
 

@@ -124,8 +124,8 @@ def remedy(cell: Cell, phase: Phase) -> str:
             f"Set training.per_device_train_batch_size={smaller.sequences} "
             f"training.gradient_accumulation_steps={smaller.steps} (the same global batch){automatic}"
         )
-    checkpointing = parse_method(cell.method).info.gradient_checkpointing and not settings.gradient_checkpointing
-    if phase == "training" and checkpointing:
+    works = parse_method(cell.method).info.gradient_checkpointing is True
+    if phase == "training" and works and not settings.gradient_checkpointing:
         return "Set training.gradient_checkpointing=true"
     return f"Take a stronger measure: {'; '.join(_stronger(cell))}"
 

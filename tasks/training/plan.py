@@ -80,6 +80,5 @@ def resolve_method(method: Method, base: BaseModel, training: TrainingSettings) 
     settings = method.model_dump(mode="json")
     if method.holds != "nothing":
         rate = method.learning_rate or training.learning_rate or method.default_learning_rate(base.facts)
-        decay = training.weight_decay if method.weight_decay is None else method.weight_decay
-        settings |= {"learning_rate": rate, "weight_decay": decay}
+        settings |= {"learning_rate": rate, "weight_decay": method.decay(training.weight_decay)}
     return settings

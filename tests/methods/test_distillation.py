@@ -209,3 +209,11 @@ def test_the_student_s_code_and_the_teacher_s_decide_the_key() -> None:
     assert {
         f"tasks.methods.{name}" for name in ("distillation", "ia3", "_peft", "_teacher.lesson", "_teacher.teacher")
     } <= code
+
+
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    [({}, 0.1), ({"student": {"kind": "ia3"}}, 0.0), ({"student": {"kind": "ia3"}, "weight_decay": 0.3}, 0.3)],
+)
+def test_a_student_decays_as_it_would_without_a_teacher(settings: Settings, decay: float) -> None:
+    assert parse_method({"kind": "distillation", **settings}).decay(0.1) == decay

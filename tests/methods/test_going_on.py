@@ -37,7 +37,7 @@ ADAPTERS = [case for case in trainable_cases() if parse_method(case).holds == "a
 
 def says(settings: Settings) -> str:
     """What the refusal of these settings names; empty where they go on."""
-    if settings.get("init_lora_weights") in ("pissa", "pissa_niter_4", "olora", "corda", "eva", "loftq"):
+    if settings.get("init_lora_weights") in ("pissa", "pissa_niter_4", "olora", "corda", "eva"):
         return "Remove one"
     if settings.get("prefix_projection") is False:
         return ""
@@ -100,3 +100,11 @@ def test_kinds_that_leave_the_same_adapter_go_on_from_each_other(
     source, ended = trained(without_dropout(before), base, tmp_path / "earlier")
     model = started(without_dropout(after), base, source)
     assert float((logits(model) - ended).abs().max() / ended.abs().max()) <= 1e-6
+
+
+def test_what_began_with_loftq_goes_on_as_loftq_and_is_never_merged(base: BaseModel, tmp_path: Path) -> None:
+    loftq = {"kind": "qlora", "r": 4, "lora_dropout": 0.0, "init_lora_weights": "loftq"}
+    source, _ = trained(loftq, base, tmp_path / "earlier")
+    with pytest.raises(ConfigError, match=r"is a LoftQ adapter.*Set init_lora_weights: loftq"):
+        started({**loftq, "init_lora_weights": True}, base, source)
+    assert "LoftQ" in parse_method({**loftq, INIT_FROM: "runs/1"}).unmergeable()

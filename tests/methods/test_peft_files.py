@@ -121,7 +121,8 @@ def test_what_sizes_and_settings_tell_is_refused_before_the_model_is_loaded(
 def test_engines_that_a_type_was_not_tried_under_are_refused() -> None:
     lora, adalora, vera = (parse_method(settings(kind)) for kind in ("LORA", "ADALORA", "VERA"))
     assert not any(lora.refuses_engine(engine) for engine in ("ddp", "zero1", "zero2", "zero3", "fsdp2"))
-    assert [bool(adalora.refuses_engine(engine)) for engine in ("ddp", "zero2", "zero3")] == [False, True, True]
+    refused = [bool(adalora.refuses_engine(engine)) for engine in ("ddp", "zero0", "zero2", "zero3")]
+    assert refused == [False, True, True, True]
     assert [bool(vera.refuses_engine(engine)) for engine in ("zero2", "zero3", "fsdp2")] == [False, True, True]
 
 

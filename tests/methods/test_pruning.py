@@ -238,3 +238,12 @@ def test_the_same_weights_go_each_time(tmp_path: Path, base: BaseModel) -> None:
     masks = [{name: mask for name, mask in model.named_buffers() if name.endswith("mask")} for model in models]
     assert masks[0].keys() == masks[1].keys()
     assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
+
+
+def test_the_update_is_computed_in_float32_also_where_the_model_computes_in_16_bits(base: BaseModel) -> None:
+    _, model = attached({"kind": "pruning", "r": 4}, base)
+    layer = model.model.layers[0].mlp.up_proj
+    layer.parametrizations.weight[0].lora_B.data.normal_()
+    outside = layer.weight
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer.weight, outside)

@@ -136,7 +136,7 @@ class LowRankMethod(LinearAdapter):
         name = self.init_lora_weights
         if name == "orthogonal" and self.r % 2:
             raise ValueError("init_lora_weights: orthogonal needs an even r: A and B get half of its directions each")
-        if self.start and self.init_from is not None:
+        if self.start and self.start != "loftq" and self.init_from is not None:
             raise ValueError(
                 f"init_from takes an earlier adapter's weights, and init_lora_weights: {name} the base's. Remove one"
             )
@@ -215,7 +215,7 @@ class LowRankMethod(LinearAdapter):
             ConfigError: the targets or the rank do not fit the base, or a start of the data has no rows.
         """
         config = self.peft_config(model)
-        if not self.start:
+        if not self.start or INIT_FROM in supplies.sources:
             return wrapped(model, with_ranks_of(supplies.sources.get(INIT_FROM), config), self.label)
         from tasks.methods._lora import init as starts
 
@@ -228,6 +228,17 @@ class LowRankMethod(LinearAdapter):
             attached = wrapped(model, starts.fitted(config, found, self.scale), self.label)
             starts.put(attached, found)
         return attached
+
+    def start_from(self, model: nn.Module, source: Source) -> None:
+        """As any adapter; what began with LoftQ has to go on saying so, since that decides that it is never merged."""
+        began = (source.method or {}).get("init_lora_weights")
+        if began == "loftq" and self.start != "loftq":
+            raise ConfigError(
+                f"{source.reference} is a LoftQ adapter, which corrects a quantised base and fits no other",
+                where=f"methods[{self.label}].{INIT_FROM}",
+                fix="Set init_lora_weights: loftq beside init_from, which takes its weights and keeps it from a merge",
+            )
+        super().start_from(model, source)
 
     def _chosen(self, model: nn.Module, config: PeftConfig) -> dict[str, nn.Module]:
         """The layers that PEFT will choose, by PEFT's own rule where it chooses blocks."""

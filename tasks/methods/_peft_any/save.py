@@ -58,16 +58,12 @@ def _with_second_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[
 
 
 def _ranks_left(tensors: Mapping[str, Tensor]) -> dict[str, list[bool]] | None:
-    """Layer -> which ranks AdaLoRA left, from the values themselves: pruned ones are exactly zero.
-
-    PEFT cannot load a layer of rank 0; such a layer keeps its first rank, which adds nothing.
-    """
+    """Layer -> which ranks AdaLoRA left, from the values themselves: pruned ones are exactly zero."""
     ending = f".lora_E.{_ADAPTER}"
     found = {name: (tensor != 0).flatten().tolist() for name, tensor in tensors.items() if name.endswith(ending)}
     if all(all(kept) for kept in found.values()):
         return None
-    names = {name.removeprefix(_WRAPPER).removesuffix(f".{_ADAPTER}"): kept for name, kept in found.items()}
-    return {name: kept if any(kept) else [True, *kept[1:]] for name, kept in names.items()}
+    return {name.removeprefix(_WRAPPER).removesuffix(f".{_ADAPTER}"): kept for name, kept in found.items()}
 
 
 def _one_mixture(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tasks.methods._base import Moment, StepLoss, Window
+from tasks.methods._budget import allocate, overflowed
 from tasks.methods._loss import IGNORED, cross_entropy_share
 from tasks.methods._peft import PeftMethod
 from tasks.methods._peft_any.subspaces import move_subspaces, restore_subspaces, subspace_state
@@ -71,8 +72,8 @@ class SteppedPeft(PeftMethod):
         """AdaLoRA moves its ranks, AdaMSS (with `use_asa`) its subspaces; both read the gradients of the step."""
         if self.peft_type == "ADALORA":
             if moment.total_steps > 1:  # importance is an average over earlier steps
-                _tuner(model).update_and_allocate(moment.step)
-        elif self._moves_subspaces:
+                allocate(model, moment.step)
+        elif self._moves_subspaces and not overflowed(model):
             move_subspaces(_tuner(model), moment.step)
 
     @property

@@ -43,8 +43,9 @@ class MaskedUpdate(nn.Module):  # type: ignore[misc]
 def effective(weight: Tensor, factors: tuple[Tensor, Tensor], mask: Tensor | None, scale: float) -> Tensor:
     """(W + s B A) * M in W's dtype."""
     down, up = factors
-    whole = weight.float() + scale * (up @ down)
-    return (whole if mask is None else torch.where(mask, whole, 0.0)).to(weight.dtype)
+    with torch.autocast(weight.device.type, enabled=False):  # as `dense` computes what is saved
+        whole = weight.float() + scale * (up @ down)
+        return (whole if mask is None else torch.where(mask, whole, 0.0)).to(weight.dtype)
 
 
 def add_updates(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor], r: int, scale: float) -> None:
