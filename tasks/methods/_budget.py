@@ -1,11 +1,17 @@
-"""AdaLoRA's budget beside a loss scaler: what a skipped step leaves of importance."""
+"""AdaLoRA's budget: its allocation beside a loss scaler, and ranks that were pruned earlier."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from tasks.methods._continue import SavedAdapter
+
+UNWRAPPED: Final = "base_model.model."
+"""Before the name of a layer, where PEFT has wrapped the base."""
 
 
 def allocate(model: nn.Module, step: int) -> None:
@@ -40,3 +46,25 @@ def _is_settled(model: nn.Module, step: int) -> bool:
     """Whether the ranks were chosen for good at an earlier step: from then on they are only held."""
     config = model.peft_config["default"]
     return bool(config.rank_pattern) and step > config.total_step - config.tfinal
+
+
+def with_pruned_ranks(parameters: Mapping[str, nn.Parameter], saved: SavedAdapter) -> Mapping[str, Tensor]:
+    """The saved tensors at the full ranks: a pruned one begins as in a fresh adapter, lambda 0, P and Q at random.
+
+    Args:
+        parameters: PEFT's saved name -> the fresh parameter.
+        saved: the earlier adapter, whose pattern says which ranks it kept.
+    """
+    import torch
+
+    full = {name: part.detach().clone() for name, part in parameters.items()}
+    pattern = saved.config.get("rank_pattern") or {}
+    layers = {name.removesuffix(".lora_E") for name in full if name.endswith(".lora_E")}
+    if {UNWRAPPED + name.removesuffix(".lora_E") for name in pattern} != layers:
+        return saved.tensors  # nothing was pruned, or of other targets: those are refused by their names
+    for name, kept in pattern.items():
+        layer, mask = UNWRAPPED + name.removesuffix(".lora_E"), torch.tensor(kept)
+        for part, chosen in (("lora_E", mask), ("lora_A", mask), ("lora_B", (slice(None), mask))):
+            whole = full[f"{layer}.{part}"]
+            whole[chosen] = saved.tensors[f"{layer}.{part}"].to(whole.device)
+    return full

@@ -58,6 +58,13 @@ def refuse_other_meaning(method: Method, own: Mapping[str, Any], saved: Mapping[
         own: this method's configuration in PEFT's words, as JSON values.
         saved: the earlier adapter's.
     """
+    if "peft_type" not in saved:
+        made_by = saved.get("kind", "another tool")
+        raise ConfigError(
+            f"{method.init_from or 'it'} is an adapter of {made_by}, which PEFT does not know",
+            where=_where(method),
+            fix=f"Take {{kind: {made_by}}}, or another source",
+        )
     kinds = {str(own["peft_type"]), str(saved.get("peft_type"))}
     if len(kinds) > 1 and not kinds <= _AT_THE_INPUT:
         raise ConfigError(

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import Conditions, MethodInfo, Moment, StepLoss, Window
-from tasks.methods._budget import allocate
+from tasks.methods._budget import UNWRAPPED, allocate, with_pruned_ranks
 from tasks.methods._continue import SavedAdapter, places
 from tasks.methods._lora.method import LinearAdapter
 from tasks.methods._loss import answer_logits, cross_entropy_share
@@ -26,7 +26,6 @@ _SHARED = "its ranks follow weight x gradient over whole tensors, and here each 
 _AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
 """What PEFT's allocator remembers of each tensor: sensitivity and its uncertainty."""
 _PATTERN = "rank_pattern"
-_UNWRAPPED = "base_model.model."
 
 
 class Schedule(NamedTuple):
@@ -197,27 +196,15 @@ class AdaLora(LinearAdapter):
         """
         config = model.peft_config["default"]
         config.rank_pattern = {
-            name.removeprefix(_UNWRAPPED).removesuffix(".default"): (tensor != 0).view(-1).tolist()
+            name.removeprefix(UNWRAPPED).removesuffix(".default"): (tensor != 0).view(-1).tolist()
             for name, tensor in tensors.items()
             if ".lora_E." in name
         }
         return super().adapter_tensors(model, tensors)
 
     def starting_tensors(self, model: nn.Module, saved: SavedAdapter) -> Mapping[str, Tensor]:
-        """Ranks that were pruned begin as in a fresh adapter: lambda 0, P and Q at random."""
-        import torch
-
-        full = {name: part.detach().clone() for name, part in places(self, model).items()}
-        pattern = saved.config.get("rank_pattern") or {}
-        layers = {name.removesuffix(".lora_E") for name in full if name.endswith(".lora_E")}
-        if {_UNWRAPPED + name.removesuffix(".lora_E") for name in pattern} != layers:
-            return saved.tensors  # of other targets: refused by their names
-        for name, kept in pattern.items():
-            layer, mask = _UNWRAPPED + name.removesuffix(".lora_E"), torch.tensor(kept)
-            for part, chosen in (("lora_E", mask), ("lora_A", mask), ("lora_B", (slice(None), mask))):
-                whole = full[f"{layer}.{part}"]
-                whole[chosen] = saved.tensors[f"{layer}.{part}"].to(whole.device)
-        return full
+        """Ranks that were pruned begin as in a fresh adapter."""
+        return with_pruned_ranks(places(self, model), saved)
 
     def explain(self, model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Mapping[str, float]:
         """The rank of each layer."""
@@ -240,4 +227,4 @@ def _lambdas(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Name of each adapted layer in the base, and its lambdas."""
     for name, module in model.named_modules():
         if "default" in getattr(module, "lora_E", ()):
-            yield name.removeprefix(_UNWRAPPED), module.lora_E["default"]
+            yield name.removeprefix(UNWRAPPED), module.lora_E["default"]

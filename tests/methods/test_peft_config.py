@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods import Method, parse_method
+from tasks.methods import Method, Source, parse_method
 from tasks.methods._peft_any.fields import COMMON, FIELDS
 from tasks.methods._peft_any.types import REFUSED, TRAITS
 from tasks.models import BaseModel
@@ -87,6 +88,66 @@ def test_what_is_saved_is_what_was_handed_over_whatever_the_model_holds_by_now(
             part.data.mul_(1.5).add_(0.1)
     method.save(model, tmp_path, best)
     assert relative_difference(logits(method.load(load_base(base), tmp_path)), expected) <= CLOSE
+
+
+BECOMES = {"POLY": "{kind: lora, r: 4, lora_alpha: 1}", "MULTITASK_PROMPT_TUNING": "{kind: prompt_tuning, num_virt"}
+
+
+@every_type
+def test_it_goes_on_as_the_function_that_it_was_or_says_what_does(kind: str, base: BaseModel, tmp_path: Path) -> None:
+    method, model = loaded_and_saved(kind, base, tmp_path)
+    source = Source(reference="runs/1", path=tmp_path, digest="d", holds="adapter", base_digest=base.digest)
+    fresh = attached(settings(kind), base, seed=3)[1]
+    if way_out := BECOMES.get(kind, "prompt_tuning after p_tuning" if kind == "P_TUNING" else ""):
+        with pytest.raises(ConfigError, match=re.escape(way_out)):
+            method.start_from(fresh, source)
+        return
+    method.start_from(fresh, source)
+    assert relative_difference(logits(fresh), logits(model)) <= 1e-6
+    assert relative_difference(logits(attached(settings(kind), base, seed=3)[1]), logits(model)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("FOURIERFT", {"scaling": 1.0}),
+        ("FOURIERFT", {"random_loc_seed": 1}),
+        ("PEANUT", {"act_fn": "tanh"}),
+        ("HRA", {"apply_GS": True}),
+        ("LORA", {"use_rslora": True}),
+        ("LORA", {"lora_alpha": 16}),
+        ("TRAINABLE_TOKENS", {"token_indices": [5, 6, 8]}),
+        ("VERA", {"projection_prng_key": 7}),
+    ],
+)
+def test_settings_under_which_the_same_tensors_are_another_function_are_refused(
+    kind: str, other: dict[str, Any], base: BaseModel, tmp_path: Path
+) -> None:
+    loaded_and_saved(kind, base, tmp_path)
+    source = Source(reference="runs/1", path=tmp_path, digest="d", holds="adapter", base_digest=base.digest)
+    made = settings(kind)
+    method, model = attached(made | {"config": made["config"] | other}, base)
+    with pytest.raises(ConfigError, match=f"the earlier one has {next(iter(other))} .*Set {next(iter(other))}: "):
+        method.start_from(model, source)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("LORA", {"lora_dropout": 0.3, "init_lora_weights": "gaussian"}),
+        ("ADALORA", {"target_r": 2, "total_step": 40}),
+        ("SHADOW", {"auxiliary_loss_weight": 0.5}),
+    ],
+)
+def test_settings_of_the_training_alone_may_change(
+    kind: str, other: dict[str, Any], base: BaseModel, tmp_path: Path
+) -> None:
+    _, ended = loaded_and_saved(kind, base, tmp_path)
+    source = Source(reference="runs/1", path=tmp_path, digest="d", holds="adapter", base_digest=base.digest)
+    made = settings(kind)
+    method, model = attached(made | {"config": made["config"] | other}, base)
+    method.start_from(model, source)
+    assert relative_difference(logits(model), logits(ended)) <= CLOSE
 
 
 @every_type

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._adaption import compute_in_base_dtype
-from tasks.methods._base import NOTHING, Supplies
+from tasks.methods._base import INIT_FROM, NOTHING, Supplies
+from tasks.methods._continue import read_adapter, refuse_other_meaning
+from tasks.methods._peft import neutral_config
+from tasks.methods._peft_any.going_on import becomes, start
 from tasks.methods._peft_any.save import SavedPeft
 from tasks.methods._peft_any.types import TRAITS
+from tasks.methods._source import Source
 from tasks.methods._targets import ALL_LINEAR, linear_layers, matches, short_names
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TEXT_TYPES = ("CARTRIDGE", "PREFIX_TUNING")
+_FINISHED = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+"""Types of which virtual tokens alone are saved, whatever encoder made them."""
 _BLOCKS = ("LN_TUNING", "SHADOW", "TRAINABLE_TOKENS", "ADAPTION_PROMPT")
 """Types whose targets are no linear layers."""
 
@@ -51,6 +57,17 @@ class BuiltPeft(SavedPeft):
         if self.peft_type == "LN_TUNING":
             give_back_in_own_dtype(attached)
         return attached
+
+    def start_from(self, model: nn.Module, source: Source) -> None:
+        if self.peft_type in _FINISHED:
+            super().start_from(model, source)
+            return
+        saved, where = read_adapter(source), f"methods[{self.label}].{INIT_FROM}"
+        if other := becomes(self.peft_type, saved.config):
+            what = f"{self.peft_type} is saved as what it has become for one task, {saved.config.get('peft_type')}"
+            raise ConfigError(what, where=where, fix=f"Go on with {other}")
+        refuse_other_meaning(self, neutral_config(model), saved.config)
+        start(self, model, saved)
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
         with without_extension():
