@@ -141,8 +141,13 @@ class AnyPeft(BuiltPeft):
         return _SHARED if engine in ("zero3", "fsdp2") and not traits.shared_weights else ""
 
     def refuses_quantization(self, quantization: Quantization) -> str:
-        if self.config.get("modules_to_save") or self.config.get("init_lora_weights") in _FROM_BASE:
+        start = self.config.get("init_lora_weights")
+        if self.config.get("modules_to_save") or start in _FROM_BASE:
             return "it works on the base's own weights, which must be floats"
+        if start == "orthogonal":
+            return "init_lora_weights: orthogonal makes A and B in the dtype of the weights, integers (take gaussian)"
+        if self.config.get("use_dora") and quantization.bits == 8:
+            return "use_dora: PEFT loses the scales of 8-bit weights when it measures DoRA's magnitudes (take nf4)"
         good = ", ".join(sorted(kind for kind, traits in TRAITS.items() if traits.quantized))
         return (
             ""

@@ -269,6 +269,27 @@ def dequantized(quantized: nn.Module, floats: nn.Module) -> nn.Module:
     return floats
 
 
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({"use_dora": True}, [False, True]),
+        ({"init_lora_weights": "orthogonal"}, [True, True]),
+        ({"init_lora_weights": "OLoRA"}, [True, True]),
+        ({"init_lora_weights": "Gaussian"}, [False, False]),
+    ],
+)
+def test_settings_of_lora_refuse_a_quantised_base_as_the_kind_lora_does(
+    config: dict[str, Any], refused: list[bool]
+) -> None:
+    bases = (Quantization(bits=4), Quantization(bits=8))
+    made = settings("LORA")
+    lowered = {name: value.lower() if isinstance(value, str) else value for name, value in config.items()}
+    ours = parse_method({"kind": "lora", "r": 4} | lowered)
+    theirs = parse_method(made | {"config": made["config"] | config})
+    for method in (ours, theirs):
+        assert [bool(method.refuses_quantization(base)) for base in bases] == refused
+
+
 def test_types_that_compute_on_the_weights_refuse_a_quantised_base_with_those_that_do_not() -> None:
     for kind in CONFIGS.keys() - set(QUANTIZED):
         reason = parse_method(settings(kind)).refuses_quantization(Quantization(bits=4))

@@ -72,7 +72,10 @@ def heeded(config: Mapping[str, Any]) -> dict[str, Any]:
         known -= {"rank_pattern"}  # which ranks of which layers survived there
     if config.get("encoder_hidden_size") == config.get("token_dim"):
         known -= {"encoder_hidden_size"}  # PEFT fills it in from the model
-    return {name: value for name, value in sorted(config.items()) if name in known}
+    kept = {name: value for name, value in sorted(config.items()) if name in known}
+    if isinstance(start := kept.get("init_lora_weights"), str):
+        kept["init_lora_weights"] = start.lower()  # as PEFT reads it
+    return kept
 
 
 def find_problem(config: Mapping[str, Any]) -> Problem | None:
