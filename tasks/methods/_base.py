@@ -182,11 +182,12 @@ class Method(Settings):
             ConfigError: with the reason and the way out.
         """
 
-    def check_modules(self, skeleton: nn.Module) -> None:
-        """Refuse what the base's modules show (names, sizes, ties), on its architecture without weights.
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
+        """Refuse what the base's modules (names, sizes, ties) and the sources show, before a weight of it is loaded.
 
         Args:
             skeleton: `tasks.models.skeleton`, shared by all cells on this base: it must stay as it is.
+            supplies: as `attach` will get them, without batches.
 
         Raises:
             ConfigError: with the reason and the way out.

@@ -51,13 +51,8 @@ def read_config(source: Source) -> dict[str, Any]:
     return config
 
 
-def refuse_other_meaning(method: Method, own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Raises ConfigError where the saved tensors would be another function under this method's settings.
-
-    Args:
-        own: this method's configuration in PEFT's words, as JSON values.
-        saved: the earlier adapter's.
-    """
+def refuse_other_type(method: Method, own: str, saved: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the saved adapter is of another PEFT type than `own`, or of none."""
     if "peft_type" not in saved:
         made_by = saved.get("kind", "another tool")
         raise ConfigError(
@@ -65,13 +60,23 @@ def refuse_other_meaning(method: Method, own: Mapping[str, Any], saved: Mapping[
             where=_where(method),
             fix=f"Take {{kind: {made_by}}}, or another source",
         )
-    kinds = {str(own["peft_type"]), str(saved.get("peft_type"))}
+    kinds = {own, str(saved["peft_type"])}
     if len(kinds) > 1 and not kinds <= _AT_THE_INPUT:
         raise ConfigError(
-            f"{method.init_from or 'it'} is an adapter of PEFT's type {saved.get('peft_type')}, not {own['peft_type']}",
+            f"{method.init_from or 'it'} is an adapter of PEFT's type {saved['peft_type']}, not {own}",
             where=_where(method),
             fix="Take the kind of method that made it",
         )
+
+
+def refuse_other_meaning(method: Method, own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the saved tensors would be another function under this method's settings.
+
+    Args:
+        own: this method's configuration in PEFT's words, as JSON values.
+        saved: the earlier adapter's.
+    """
+    refuse_other_type(method, str(own["peft_type"]), saved)
     for name in _MEANING:
         if name in own and (there := saved.get(name)) is not None and there != own[name]:
             raise ConfigError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import ConfigError, IntegrityError
-from tasks.methods._base import NOTHING, Method, Supplies
+from tasks.methods._base import INIT_FROM, NOTHING, Method, Supplies
 from tasks.methods._continue import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -16,7 +16,9 @@ from tasks.methods._continue import (
     copy_into,
     places,
     read_adapter,
+    read_config,
     refuse_other_meaning,
+    refuse_other_type,
 )
 from tasks.methods._source import Source
 
@@ -36,8 +38,10 @@ class PeftMethod(Method):
         """
         raise NotImplementedError
 
-    def check_modules(self, skeleton: nn.Module) -> None:
-        self.peft_config(skeleton)
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
+        config, source = self.peft_config(skeleton), supplies.sources.get(INIT_FROM)
+        if source is not None and source.holds == "adapter":
+            refuse_other_type(self, str(jsonable(config.peft_type)), read_config(source))
 
     def saved_config(self, config: dict[str, Any]) -> dict[str, Any]:
         """Last changes to the saved configuration (None: nothing of this machine may stay in it)."""

@@ -12,7 +12,15 @@ from tasks.foundation.errors import ConfigError
 from tasks.methods._base import INIT_FROM, NOTHING, MethodInfo, StepLoss, Supplies, Window
 from tasks.methods._bottleneck.blocks import FAMILIES, BlockMethod, sites_of
 from tasks.methods._bottleneck.shape import BottleneckShape
-from tasks.methods._own_folder import SavedAdapter, adapter_of, describe, fill, read_adapter, write_adapter
+from tasks.methods._own_folder import (
+    SavedAdapter,
+    adapter_of,
+    describe,
+    fill,
+    read_adapter,
+    refuse_source,
+    write_adapter,
+)
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
 from tasks.models.values import BaseModelFacts
@@ -89,6 +97,10 @@ class AdapterFusion(BlockMethod):
     def sources(self) -> Mapping[str, str]:
         return {**super().sources(), **{f"adapters.{n}": reference for n, reference in enumerate(self.adapters)}}
 
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
+        self._task_adapters(skeleton, supplies)
+        refuse_source(self, skeleton, supplies)
+
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """Freeze the base, read the adapters, put them and the attention into the blocks.
 
@@ -97,15 +109,20 @@ class AdapterFusion(BlockMethod):
         """
         from tasks.methods._bottleneck.fusion import fuse
 
+        adapters = self._task_adapters(model, supplies)
+        model.requires_grad_(False)
+        fuse(model, adapters, self._shape(model), f"methods[{self.label}].adapters")
+        model.task_adapters = adapters  # the whole tensors: of those in the blocks an engine may leave but a part
+        return model
+
+    def _task_adapters(self, model: nn.Module, supplies: Supplies) -> list[TaskAdapter]:
+        """The adapters that `adapters` names, which must be of one kind, one base and in the same blocks."""
         where = f"methods[{self.label}].adapters"
         found = [supplies.sources[f"adapters.{n}"] for n in range(len(self.adapters))]
         _refuse_bases(found, where)
         adapters = [_task_adapter(source, model, f"{where}.{n}") for n, source in enumerate(found)]
         _refuse_blocks(found, adapters, where)
-        model.requires_grad_(False)
-        fuse(model, adapters, self._shape(model), where)
-        model.task_adapters = adapters  # the whole tensors: of those in the blocks an engine may leave but a part
-        return model
+        return adapters
 
     def start_from(self, model: nn.Module, source: Source) -> None:
         where = f"methods[{self.label}].{INIT_FROM}"

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import INIT_FROM, NOTHING, Conditions, Method, MethodInfo, Supplies
-from tasks.methods._own_folder import SavedAdapter, adapter_of, describe, fill, read_adapter, write_adapter
+from tasks.methods._own_folder import (
+    SavedAdapter,
+    adapter_of,
+    describe,
+    fill,
+    read_adapter,
+    refuse_source,
+    write_adapter,
+)
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
 from tasks.models.values import BaseModelFacts
@@ -43,10 +51,11 @@ class BitFit(Method):
         if facts.bias_parameters == 0:
             refuse_no_biases(facts.model_type, f"methods[{self.label}]")
 
-    def check_modules(self, skeleton: nn.Module) -> None:
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
         from tasks.methods._biases import biased_modules
 
         biased_modules(skeleton, self.modules, f"methods[{self.label}]")
+        refuse_source(self, skeleton, supplies)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         from tasks.methods._biases import add_shifts

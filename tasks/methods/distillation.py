@@ -186,8 +186,9 @@ class Distillation(Method):
                 fix="Set data.packing: false, or level: token",
             )
 
-    def check_modules(self, skeleton: nn.Module) -> None:
-        self.learner.check_modules(skeleton)
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
+        self.learner.check_modules(skeleton, supplies)
+        self._refuse_teacher(supplies)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """The student as it would be without a teacher, from the same random numbers, and the teacher beside it."""
@@ -196,22 +197,27 @@ class Distillation(Method):
 
         where = f"methods[{self.label}]"
         source = supplies.sources.get(TEACHER)
+        self._refuse_teacher(supplies)
         if source is not None and source.model is not None:
-            self._refuse_vocabulary(source, supplies)
             attached = self.learner.attach(model, supplies)
             self._hold(attached, whole_teacher(source.model, attached), source, supplies)
             return attached
         twin = Twin(model, where)
         attached = self.learner.attach(model, supplies)
         twin.part_from_student()
-        self._hold(attached, adapted_teacher(twin, source, supplies, where), source, supplies)
+        self._hold(attached, adapted_teacher(twin, source), source, supplies)
         return attached
 
-    def _refuse_vocabulary(self, source: Source, supplies: Supplies) -> None:
-        from tasks.methods._teacher.teacher import refuse_other_vocabulary
+    def _refuse_teacher(self, supplies: Supplies) -> None:
+        from tasks.methods._teacher.teacher import refuse_other_base, refuse_other_vocabulary
 
-        if self.level == "token" and source.model is not None:
-            refuse_other_vocabulary(source.model, supplies, f"methods[{self.label}]")
+        source, where = supplies.sources.get(TEACHER), f"methods[{self.label}]"
+        if source is None:
+            return
+        if source.model is None:
+            refuse_other_base(source, supplies, where)
+        elif self.level == "token":
+            refuse_other_vocabulary(source.model, supplies, where)
 
     def _hold(self, student: nn.Module, teacher: nn.Module, source: Source | None, supplies: Supplies) -> None:
         from tasks.methods._teacher.teacher import DistributionTeacher

@@ -56,7 +56,7 @@ class Freeze(WholeModelMethod):
                 fix="Lower num_layers, or take {kind: full}",
             )
 
-    def check_modules(self, skeleton: nn.Module) -> None:
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
         self._chosen(skeleton)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:

@@ -12,7 +12,15 @@ from tasks.foundation.errors import ConfigError
 from tasks.methods._base import INIT_FROM, NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._bottleneck.blocks import FAMILIES, BlockMethod
 from tasks.methods._bottleneck.shape import BottleneckShape, NonLinearity
-from tasks.methods._own_folder import SavedAdapter, adapter_of, describe, fill, read_adapter, write_adapter
+from tasks.methods._own_folder import (
+    SavedAdapter,
+    adapter_of,
+    describe,
+    fill,
+    read_adapter,
+    refuse_source,
+    write_adapter,
+)
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
 from tasks.methods.prefix_tuning import PrefixTuning
@@ -69,6 +77,9 @@ class MamAdapter(BlockMethod):
     def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
         super().check(facts, conditions)
         self._prefix().check(facts, conditions)
+
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
+        refuse_source(self, skeleton, supplies)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         from tasks.methods._bottleneck.modules import Making, inject

@@ -85,7 +85,7 @@ class Pruning(WholeModelMethod):
                 fix="Lower r",
             )
 
-    def check_modules(self, skeleton: nn.Module) -> None:
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
         """Against the layers as they are before channels are taken out: those that are left are no larger."""
         where = f"methods[{self.label}]"
         self._refuse_rank(target_layers(skeleton, ALL_LINEAR, where), where)

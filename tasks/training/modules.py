@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.foundation.errors import ModelError
-from tasks.methods import Method, parse_method
+from tasks.methods import Method, Supplies, parse_method
 from tasks.training.values import Cell
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_modules(cells: Sequence[Cell]) -> None:
         folder = cell.base.path
         if folder not in built:
             built[folder] = _skeleton(folder)
-        parse_method(cell.method).check_modules(built[folder])
+        parse_method(cell.method).check_modules(built[folder], Supplies(cell.sources, seed=cell.seed, base=cell.base))
 
 
 def _skeleton(folder: Path) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import nn
 
 from tasks.artifacts import Artifact
 from tasks.foundation.errors import ConfigError, ModelError
-from tasks.methods import Conditions, parse_method
+from tasks.methods import Conditions, Supplies, parse_method
 from tasks.models import BaseModel
 from tasks.models.loading import load_base
 from tasks.models.skeleton import skeleton
@@ -18,7 +18,8 @@ from tasks.training.modules import check_modules, looks_at_modules
 from tasks.training.plan import CellSpec, plan_cell
 from tasks.training.settings import TrainingSettings
 from tasks.training.values import Cell
-from tests.methods.cases import Settings, attached, case_name, trainable_cases
+from tests.methods.cases import Settings, attached, case_name, supplies, trainable_cases
+from tests.methods.teachers import adapter_of, whole, write_stranger
 from tests.models.families import FAMILIES
 
 PLAIN = Conditions(gradient_checkpointing=False, packing=False, max_seq_length=16)
@@ -48,7 +49,8 @@ WRONG: tuple[tuple[Settings, str], ...] = (
 def test_what_trains_is_accepted_and_the_architecture_stays_as_it_is(settings: Settings, base: BaseModel) -> None:
     architecture = skeleton(base.path)
     before = names_and_sizes(architecture)
-    parse_method(settings).check_modules(architecture)
+    method = parse_method(settings)
+    method.check_modules(architecture, supplies(method, base))
     assert names_and_sizes(architecture) == before
     assert all(parameter.requires_grad for parameter in architecture.parameters())
 
@@ -63,6 +65,42 @@ def test_what_the_modules_do_not_carry_is_refused_as_it_would_be_on_the_loaded_b
         attached(settings, base)
     assert str(early.value) == str(late.value)
     assert str(early.value).startswith(f"methods[{parse_method(settings).label}]")
+
+
+SOURCES: tuple[tuple[Settings, str], ...] = (
+    ({"kind": "adapter_fusion", "adapters": ["one", "a lora"]}, "a lora .*is no adapter of this family"),
+    ({"kind": "lora", "init_from": "one"}, "one is an adapter of adapter, which PEFT does not know.*{kind: adapter}"),
+    ({"kind": "ia3", "init_from": "a lora"}, "is an adapter of PEFT's type LORA, not IA3"),
+    ({"kind": "adapter", "init_from": "a lora"}, "is no adapter of this family"),
+    ({"kind": "bitfit", "init_from": "a lora"}, "is no adapter of this family"),
+    ({"kind": "mam_adapter", "init_from": "a lora"}, "is no adapter of this family"),
+    ({"kind": "peft_config", "config": {"peft_type": "POLY"}, "init_from": "a lora"}, "Go on with {kind: lora, r: 4"),
+    ({"kind": "distillation", "student": {"kind": "ia3"}, "init_from": "a lora"}, "type LORA, not IA3"),
+)
+
+
+@pytest.mark.parametrize(("settings", "message"), SOURCES, ids=[case_name(settings) for settings, _ in SOURCES])
+def test_an_earlier_result_that_does_not_fit_is_refused_before_the_base_is_loaded(
+    settings: Settings, message: str, base: BaseModel
+) -> None:
+    method = parse_method(settings)
+    with pytest.raises(ConfigError, match=message):
+        method.check_modules(skeleton(base.path), supplies(method, base))
+
+
+def test_a_teacher_that_cannot_teach_is_refused_before_the_base_is_loaded(base: BaseModel, tmp_path: Path) -> None:
+    stranger = write_stranger(base, tmp_path / "stranger")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "own").mkdir()
+    method = parse_method({"kind": "distillation", "teacher": "t"})
+    with pytest.raises(ConfigError, match=r"has another vocabulary.*level: sequence"):
+        method.check_modules(skeleton(base.path), Supplies({"teacher": whole(stranger)}, base=base))
+    elsewhere = adapter_of({"kind": "lora", "r": 4}, base, tmp_path / "lora").model_copy(update={"base_digest": "b"})
+    with pytest.raises(ConfigError, match="is an adapter of another base"):
+        method.check_modules(skeleton(base.path), Supplies({"teacher": elsewhere}, base=base))
+    unknown = adapter_of({"kind": "adapter"}, base, tmp_path / "own").model_copy(update={"method": None})
+    with pytest.raises(ConfigError, match=r"no recipe\.json beside it says how it is loaded"):
+        method.check_modules(skeleton(base.path), Supplies({"teacher": unknown}, base=base))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,7 +13,15 @@ from tasks.foundation.errors import ConfigError
 from tasks.methods._base import NOTHING, Conditions, Supplies
 from tasks.methods._bottleneck.blocks import BlockMethod
 from tasks.methods._bottleneck.shape import BottleneckShape, NonLinearity, Variant
-from tasks.methods._own_folder import SavedAdapter, adapter_of, describe, fill, read_adapter, write_adapter
+from tasks.methods._own_folder import (
+    SavedAdapter,
+    adapter_of,
+    describe,
+    fill,
+    read_adapter,
+    refuse_source,
+    write_adapter,
+)
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
 from tasks.models.values import BaseModelFacts
@@ -96,6 +104,9 @@ class BottleneckMethod(BlockMethod):
         if engine == "zero3" and self.train_layer_norms:
             return "train_layer_norms copies weights of the base, of which each rank then has but a part"
         return super().refuses_engine(engine)
+
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
+        refuse_source(self, skeleton, supplies)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         from tasks.methods._bottleneck.modules import Making, inject

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.foundation.errors import ConfigError
 from tasks.methods._adaption import compute_in_base_dtype
 from tasks.methods._base import INIT_FROM, NOTHING, Supplies
-from tasks.methods._continue import read_adapter, refuse_other_meaning
+from tasks.methods._continue import read_adapter, read_config, refuse_other_meaning
 from tasks.methods._peft import neutral_config
 from tasks.methods._peft_any.going_on import becomes, start
 from tasks.methods._peft_any.save import SavedPeft
@@ -40,9 +40,12 @@ class BuiltPeft(SavedPeft):
     """Words to start from, repeated as far as needed: the context of CPT, the cache of CARTRIDGE and of PREFIX_TUNING
     without projection."""
 
-    def check_modules(self, skeleton: nn.Module) -> None:
+    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
+        source = supplies.sources.get(INIT_FROM)
+        if source is not None and source.holds == "adapter":
+            self._refuse_source(read_config(source))
         with told_plainly(f"methods[{self.label}].config"):
-            super().check_modules(skeleton)
+            super().check_modules(skeleton, supplies)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """Freeze the base and add the adapter in float32; what PEFT says against it is said as a setting's error."""
@@ -62,12 +65,15 @@ class BuiltPeft(SavedPeft):
         if self.peft_type in _FINISHED:
             super().start_from(model, source)
             return
-        saved, where = read_adapter(source), f"methods[{self.label}].{INIT_FROM}"
-        if other := becomes(self.peft_type, saved.config):
-            what = f"{self.peft_type} is saved as what it has become for one task, {saved.config.get('peft_type')}"
-            raise ConfigError(what, where=where, fix=f"Go on with {other}")
+        saved = read_adapter(source)
+        self._refuse_source(saved.config)
         refuse_other_meaning(self, neutral_config(model), saved.config)
         start(self, model, saved)
+
+    def _refuse_source(self, saved: Mapping[str, Any]) -> None:
+        if other := becomes(self.peft_type, saved):
+            what = f"{self.peft_type} is saved as what it has become for one task, {saved.get('peft_type')}"
+            raise ConfigError(what, where=f"methods[{self.label}].{INIT_FROM}", fix=f"Go on with {other}")
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
         with without_extension():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import Supplies, Window
+from tasks.methods._continue import read_config
 from tasks.methods._loss import answer_logits
 from tasks.methods._peft import PeftMethod
 from tasks.methods._registry import parse_method
@@ -86,14 +87,8 @@ def teacher_of(model: nn.Module) -> Teacher:
     return found
 
 
-def adapted_teacher(twin: Twin, source: Source | None, supplies: Supplies, where: str) -> nn.Module:
-    """The bare base, or the base with an earlier adapter, on a twin of the student's base.
-
-    Raises:
-        ConfigError: the adapter belongs to another base, or loading it changes the base.
-    """
-    if source is None:
-        return twin.module
+def refuse_other_base(source: Source, supplies: Supplies, where: str) -> None:
+    """Raise ConfigError where an adapter as teacher is known to belong to another base, or nobody knows what it is."""
     if supplies.base and source.base_digest and source.base_digest != supplies.base.digest:
         raise ConfigError(
             f"teacher: {source.reference} is an adapter of another base",
@@ -101,6 +96,22 @@ def adapted_teacher(twin: Twin, source: Source | None, supplies: Supplies, where
             allowed="an adapter of this model, a whole model, or base",
             fix="Name the teacher's merged model",
         )
+    if source.method is None and "peft_type" not in read_config(source):
+        raise ConfigError(
+            f"teacher: {source.reference} is no adapter of PEFT's, and no recipe.json beside it says how it is loaded",
+            where=where,
+            fix="Name the run, or the whole folder that training left",
+        )
+
+
+def adapted_teacher(twin: Twin, source: Source | None) -> nn.Module:
+    """The bare base, or the base with an earlier adapter, on a twin of the student's base.
+
+    Raises:
+        ConfigError: loading it changes the base.
+    """
+    if source is None:
+        return twin.module
     method = PeftMethod(kind="peft") if source.method is None else parse_method(source.method)
     loaded = method.load(twin.module, source.path)
     twin.refuse_changes()
