@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions, MethodInfo
+from tasks.methods._base import MethodInfo
 from tasks.methods._bottleneck.blocks import FAMILIES
+from tasks.methods._bottleneck.chosen import ChosenBlocks
 from tasks.methods._bottleneck.method import BottleneckMethod
-from tasks.models.values import BaseModelFacts
 
 
-class Adapter(BottleneckMethod):
+class Adapter(ChosenBlocks, BottleneckMethod):
     """Settings of `adapter`. One bottleneck has 2 d m + m + d parameters; houlsby has two per block, the others one."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -34,22 +31,6 @@ class Adapter(BottleneckMethod):
     )
 
     kind: Literal["adapter"] = "adapter"
-    layers_to_transform: tuple[int, ...] | None = Field(default=None, min_length=1)
-    """Only these blocks get an adapter, counted from 0 next to the input; all when absent."""
-
-    def chosen_layers(self, count: int) -> tuple[int, ...]:
-        return tuple(range(count)) if self.layers_to_transform is None else tuple(sorted(set(self.layers_to_transform)))
-
-    def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
-        super().check(facts, conditions)
-        count = facts.num_hidden_layers
-        if beyond := [index for index in self.layers_to_transform or () if not 0 <= index < count]:
-            raise ConfigError(
-                f"layers_to_transform: there is no block {beyond[0]}",
-                where=f"methods[{self.label}]",
-                allowed=f"0 to {count - 1}",
-                fix="Name blocks that the model has",
-            )
 
     def unmergeable(self) -> str:
         if self.non_linearity != "identity":

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._base import INIT_FROM, NOTHING, Conditions, MethodInfo, Supplies
-from tasks.methods._bottleneck.blocks import FAMILIES, BlockMethod
+from tasks.methods._bottleneck.blocks import FAMILIES
+from tasks.methods._bottleneck.chosen import ChosenBlocks
 from tasks.methods._bottleneck.shape import BottleneckShape, NonLinearity
 from tasks.methods._own_folder import (
     SavedAdapter,
@@ -35,8 +36,11 @@ _TABLE = "prompt_encoder.default.embedding.weight"
 _WRAPPER = "base_model."
 
 
-class MamAdapter(BlockMethod):
-    """Settings of `mam_adapter`: PEFT's prefix tuning and our parallel adapter, trained and saved together."""
+class MamAdapter(ChosenBlocks):
+    """Settings of `mam_adapter`: PEFT's prefix tuning and our parallel adapter, trained and saved together.
+
+    The prefix is in every layer, the adapter beside every feed-forward network or those of `layers_to_transform`.
+    """
 
     info: ClassVar[MethodInfo] = MethodInfo(
         trains="a prefix of P keys and values in every layer, and a parallel adapter beside every feed-forward network",
@@ -147,7 +151,7 @@ class MamAdapter(BlockMethod):
             non_linearity=self.non_linearity,
             scaling=self.scaling,
             bias=True,
-            layers=tuple(range(count)),
+            layers=self.chosen_layers(count),
             layer_norms=False,
         )
 

@@ -59,7 +59,7 @@ VARIANTS: tuple[Settings, ...] = (
     {"kind": "adapter_drop", "mode": "specialised", "drop": 1, "variant": "houlsby"},
     {"kind": "adapter_fusion", "adapters": ["one", "two"], "form": "low_rank", "rank": 8},
     {"kind": "adapter_fusion", "adapters": ["one", "two"], "form": "no_value"},
-    {"kind": "mam_adapter", "bottleneck_size": 8, "prefix_projection": False},
+    {"kind": "mam_adapter", "bottleneck_size": 8, "prefix_projection": False, "layers_to_transform": [1]},
     {"kind": "bitfit", "modules": ["mlp.down_proj", "self_attn.q_proj"]},
     {"kind": "llama_adapter", "adapter_len": 3, "adapter_layers": 1},
     {"kind": "p_tuning_v2", "num_virtual_tokens": 3},

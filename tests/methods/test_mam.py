@@ -162,3 +162,11 @@ def test_a_folder_without_its_prefix_is_refused(base: BaseModel, tmp_path: Path)
     )
     with pytest.raises(IntegrityError, match="does not fit the base: prompt_encoder"):
         method.load(load_base(base), tmp_path)
+
+
+def test_the_adapter_may_stand_in_some_blocks_alone(base: BaseModel) -> None:
+    _, model = attached({**SMALL, "layers_to_transform": [1]}, base)
+    assert {name.split(".layers.")[1][0] for name in trainable(model) if ".adapter." in name} == {"1"}
+    with pytest.raises(ConfigError, match=r"no block 2\. Allowed: 0 to 1"):
+        given = Conditions(gradient_checkpointing=False, packing=False, max_seq_length=16)
+        parse_method({**SMALL, "layers_to_transform": [2]}).check(base.facts, given)
