@@ -41,6 +41,10 @@ WRONG: tuple[tuple[Settings, str], ...] = (
         {"kind": "peft_config", "config": {"peft_type": "LOHA", "target_modules": ["q_proj"], "layers_pattern": "x"}},
         "PEFT refuses it: When `layers_pattern` is specified",
     ),
+    (
+        {"kind": "peft_config", "config": {"peft_type": "CPT"}, "text": "w5 " * 64},
+        r"text: 6\d tokens leave no room for a row in the model's context of 64",
+    ),
     ({"kind": "distillation", "student": {"kind": "lora", "target_modules": ["query"]}}, "'query' matches no linear"),
 )
 

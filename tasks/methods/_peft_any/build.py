@@ -121,11 +121,20 @@ class BuiltPeft(SavedPeft):
     def _of_tokenizer(self, model: nn.Module) -> dict[str, Any]:
         if self.text is not None and self.peft_type == "CPT":
             ids = _tokenizer(model)(self.text)["input_ids"]
+            self._refuse_long(len(ids), int(getattr(model.config, "max_position_embeddings", 0) or 0))
             return {"cpt_token_ids": ids, "cpt_mask": None, "cpt_tokens_type_mask": None}
         if self.tokens is None:
             return {}
         name = "token_indices" if self.peft_type == "TRAINABLE_TOKENS" else "trainable_token_indices"
         return {name: [self._token_id(model, token) for token in self.tokens]}
+
+    def _refuse_long(self, tokens: int, context: int) -> None:
+        if 0 < context <= tokens:
+            raise ConfigError(
+                f"text: {tokens} tokens leave no room for a row in the model's context of {context}",
+                where=f"methods[{self.label}].text",
+                fix="Shorten it",
+            )
 
     def _token_id(self, model: nn.Module, token: str) -> int:
         tokenizer = _tokenizer(model)
