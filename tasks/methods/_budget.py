@@ -25,21 +25,20 @@ def allocate(model: nn.Module, step: int) -> None:
     if not overflowed(model):
         tuner.update_and_allocate(step)
     elif tuner.rankallocator.exp_avg_ipt or _is_settled(model, step):
-        allocator = tuner.rankallocator
-        weigh = allocator.update_ipt
-        allocator.update_ipt = lambda model: None
+        tuner.rankallocator.update_ipt = lambda model: None
         try:
             tuner.update_and_allocate(step)
         finally:
-            allocator.update_ipt = weigh
+            del tuner.rankallocator.update_ipt
 
 
 def overflowed(model: nn.Module) -> bool:
     """Whether a gradient of what trains is not finite."""
     import torch
 
-    gradients = (part.grad for part in model.parameters() if part.requires_grad)
-    return not all(bool(torch.isfinite(grad).all()) for grad in gradients if grad is not None)
+    gradients = [part.grad for part in model.parameters() if part.requires_grad and part.grad is not None]
+    largest = torch.nn.utils.get_total_norm(gradients, float("inf"))  # one look at the device, not one per tensor
+    return not bool(torch.isfinite(largest))
 
 
 def _is_settled(model: nn.Module, step: int) -> bool:
