@@ -38,7 +38,8 @@ def test_on_the_real_model_and_data_every_method_beats_the_base_and_full_beats_l
     folder = tmp_path / "here"
     folder.mkdir()
     shutil.copy(PROJECT / "configs/experiments/e2e-stories.yaml", folder)
-    done = tuneline(folder, "run", "e2e-stories.yaml")
+    short = ("training.max_steps=150", "training.save_steps=150", "evaluation.metrics=[loss]", "evaluation.probe=null")
+    done = tuneline(folder, "run", "e2e-stories.yaml", *short)
     assert done.returncode == 0, done.stderr
     loss = {kind: row.metrics["loss"] for kind, row in rows_of(folder, "e2e-stories").items()}
     assert loss["full"] < loss["lora"] < 1.2
