@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from tasks.foundation.errors import ConfigError, IntegrityError
 from tasks.foundation.values import Value
-from tasks.methods._base import INIT_FROM, Method, Supplies
 from tasks.methods._continue import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tasks.methods._source import Source
 
@@ -114,13 +113,6 @@ def adapter_of(source: Source, base: nn.Module, where: str) -> tuple[SavedAdapte
         return read_adapter(source.path, base)
     except IntegrityError as error:
         raise ConfigError(f"{source.reference}{made_by}: {error.what}", where=where, fix=error.fix) from error
-
-
-def refuse_source(method: Method, skeleton: nn.Module, supplies: Supplies) -> None:
-    """Raise ConfigError where `init_from` names an adapter that is none of ours, or of another base."""
-    source = supplies.sources.get(INIT_FROM)
-    if source is not None and source.model is None:
-        adapter_of(source, skeleton, f"methods[{method.label}].{INIT_FROM}")
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -12,15 +12,8 @@ from tasks.foundation.errors import ConfigError
 from tasks.methods._base import INIT_FROM, NOTHING, MethodInfo, StepLoss, Supplies, Window
 from tasks.methods._bottleneck.blocks import FAMILIES, BlockMethod, sites_of
 from tasks.methods._bottleneck.shape import BottleneckShape
-from tasks.methods._own_folder import (
-    SavedAdapter,
-    adapter_of,
-    describe,
-    fill,
-    read_adapter,
-    refuse_source,
-    write_adapter,
-)
+from tasks.methods._own import OwnAdapter
+from tasks.methods._own_folder import adapter_of, fill, read_adapter
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
 from tasks.models.values import BaseModelFacts
@@ -35,7 +28,7 @@ _FROZEN = "adapters."
 _USUAL_RANK = 64
 
 
-class AdapterFusion(BlockMethod):
+class AdapterFusion(BlockMethod, OwnAdapter):
     """Settings of `adapter_fusion`: the second stage. The first is `kind: adapter, variant: pfeiffer` on each task.
 
     In each block z_n = A_n(s) is what adapter n answers to the block's output s, h the answer of the feed-forward
@@ -99,7 +92,7 @@ class AdapterFusion(BlockMethod):
 
     def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
         self._task_adapters(skeleton, supplies)
-        refuse_source(self, skeleton, supplies)
+        super().check_modules(skeleton, supplies)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         """Freeze the base, read the adapters, put them and the attention into the blocks.
@@ -127,10 +120,10 @@ class AdapterFusion(BlockMethod):
     def start_from(self, model: nn.Module, source: Source) -> None:
         where = f"methods[{self.label}].{INIT_FROM}"
         saved, tensors = adapter_of(source, model, where)
-        if saved.kind != self.kind or saved.parts["form"] != self._parts(model)["form"]:
+        if saved.kind != self.kind or saved.parts["form"] != self.parts(model)["form"]:
             raise ConfigError(
                 f"{source.reference} is {saved.kind} of the form {saved.parts.get('form')}, this is "
-                f"{self._parts(model)['form']}",
+                f"{self.parts(model)['form']}",
                 where=where,
                 fix="Take the settings of the earlier run, or start anew without init_from",
             )
@@ -154,7 +147,7 @@ class AdapterFusion(BlockMethod):
             for n, adapter in enumerate(model.task_adapters)
             for (block, name), tensor in adapter.tensors.items()
         }
-        write_adapter(folder, self._description(model), {**tensors, **frozen})
+        super().save(model, folder, {**tensors, **frozen})
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
         """Build what the folder describes and fill it.
@@ -192,7 +185,7 @@ class AdapterFusion(BlockMethod):
         rank = self.rank or min(_USUAL_RANK, int(model.config.hidden_size))
         return FusionShape(rank=rank if self.form == "low_rank" else None, value=self.form != "no_value")
 
-    def _parts(self, model: nn.Module) -> dict[str, object]:
+    def parts(self, model: nn.Module) -> dict[str, Any]:
         names = self.names or tuple(f"adapter_{n}" for n in range(len(self.adapters)))
         return {
             "form": self._shape(model)._asdict(),
@@ -201,9 +194,6 @@ class AdapterFusion(BlockMethod):
                 for name, adapter in zip(names, model.task_adapters, strict=True)
             ],
         }
-
-    def _description(self, model: nn.Module) -> SavedAdapter:
-        return describe(self.kind, model, self._parts(model))
 
 
 def _task_adapter(source: Source, model: nn.Module, where: str) -> TaskAdapter:

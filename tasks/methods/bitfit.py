@@ -5,28 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import INIT_FROM, NOTHING, Conditions, Method, MethodInfo, Supplies
-from tasks.methods._own_folder import (
-    SavedAdapter,
-    adapter_of,
-    describe,
-    fill,
-    read_adapter,
-    refuse_source,
-    write_adapter,
-)
+from tasks.methods._base import NOTHING, Conditions, MethodInfo, Supplies
+from tasks.methods._own import OwnAdapter
 from tasks.methods._rates import rate_between
-from tasks.methods._source import Source
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
-class BitFit(Method):
+class BitFit(OwnAdapter):
     """Settings of `bitfit`. What trains, and is saved, is how far each bias has moved, in float32."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -55,7 +46,7 @@ class BitFit(Method):
         from tasks.methods._biases import biased_modules
 
         biased_modules(skeleton, self.modules, f"methods[{self.label}]")
-        refuse_source(self, skeleton, supplies)
+        super().check_modules(skeleton, supplies)
 
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         from tasks.methods._biases import add_shifts
@@ -66,34 +57,13 @@ class BitFit(Method):
         add_shifts(model, self.modules, f"methods[{self.label}]")
         return model
 
-    def start_from(self, model: nn.Module, source: Source) -> None:
-        where = f"methods[{self.label}].{INIT_FROM}"
-        saved, tensors = adapter_of(source, model, where)
-        if saved.parts != self._description(model).parts:
-            raise ConfigError(
-                f"{source.reference} has biases of other modules",
-                where=where,
-                fix="Take the modules of the earlier run, or start anew without init_from",
-            )
-        fill(model, tensors, where)
+    def parts(self, model: nn.Module) -> dict[str, Any]:
+        return {"modules": sorted(self.modules)}
 
-    def save(self, model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write by how much each bias has moved."""
-        write_adapter(folder, self._description(model), tensors)
-
-    def load(self, base: nn.Module, folder: Path) -> nn.Module:
-        """Add what the folder holds to the base's biases.
-
-        Raises:
-            IntegrityError: the folder is incomplete or belongs to another base.
-        """
+    def build(self, base: nn.Module, parts: Mapping[str, Any], where: str) -> None:
         from tasks.methods._biases import add_shifts
 
-        saved, tensors = read_adapter(folder, base)
-        base.requires_grad_(False)
-        add_shifts(base, saved.parts["modules"], str(folder))
-        fill(base, tensors, str(folder))
-        return base.requires_grad_(False).eval()
+        add_shifts(base, parts["modules"], where)
 
     def base_alone(self, model: nn.Module) -> AbstractContextManager[None]:
         from tasks.methods._biases import without_shifts
@@ -105,9 +75,6 @@ class BitFit(Method):
         from tasks.methods._biases import write_shifted
 
         write_shifted(base, adapter, output, max_shard_bytes)
-
-    def _description(self, model: nn.Module) -> SavedAdapter:
-        return describe(self.kind, model, {"modules": sorted(self.modules)})
 
 
 def refuse_no_biases(model_type: str, where: str) -> None:

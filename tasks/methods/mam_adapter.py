@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,15 +13,8 @@ from tasks.methods._base import INIT_FROM, NOTHING, Conditions, MethodInfo, Supp
 from tasks.methods._bottleneck.blocks import FAMILIES
 from tasks.methods._bottleneck.chosen import ChosenBlocks
 from tasks.methods._bottleneck.shape import BottleneckShape, NonLinearity
-from tasks.methods._own_folder import (
-    SavedAdapter,
-    adapter_of,
-    describe,
-    fill,
-    read_adapter,
-    refuse_source,
-    write_adapter,
-)
+from tasks.methods._own import OwnAdapter
+from tasks.methods._own_folder import describe, fill, read_adapter, write_adapter
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
 from tasks.methods.prefix_tuning import PrefixTuning
@@ -36,7 +29,7 @@ _TABLE = "prompt_encoder.default.embedding.weight"
 _WRAPPER = "base_model."
 
 
-class MamAdapter(ChosenBlocks):
+class MamAdapter(ChosenBlocks, OwnAdapter):
     """Settings of `mam_adapter`: PEFT's prefix tuning and our parallel adapter, trained and saved together.
 
     The prefix is in every layer, the adapter beside every feed-forward network or those of `layers_to_transform`.
@@ -82,9 +75,6 @@ class MamAdapter(ChosenBlocks):
         super().check(facts, conditions)
         self._prefix().check(facts, conditions)
 
-    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
-        refuse_source(self, skeleton, supplies)
-
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         from tasks.methods._bottleneck.modules import Making, inject
 
@@ -95,13 +85,7 @@ class MamAdapter(ChosenBlocks):
 
     def start_from(self, model: nn.Module, source: Source) -> None:
         where = f"methods[{self.label}].{INIT_FROM}"
-        saved, tensors = adapter_of(source, model.get_base_model(), where)
-        if saved.parts != (own := self._description(model)).parts:
-            raise ConfigError(
-                f"{source.reference} is {saved.kind} with {saved.parts}, these settings give {own.parts}",
-                where=where,
-                fix="Take the settings of the earlier run, or start anew without init_from",
-            )
+        tensors = self.earlier(source, model.get_base_model(), self.parts(model))
         if self.prefix_projection:
             raise ConfigError(
                 "the MLP that a prefix trained through is not saved, so it cannot be trained on",
@@ -114,7 +98,8 @@ class MamAdapter(ChosenBlocks):
         """Write the finished prefix and the adapter's tensors into one file."""
         adapter = {name.removeprefix(_WRAPPER): part for name, part in tensors.items() if name.startswith(_WRAPPER)}
         prefix = self._prefix().adapter_tensors(model, tensors)
-        write_adapter(folder, self._description(model), {**adapter, **prefix})
+        description = describe(self.kind, model.get_base_model(), self.parts(model))
+        write_adapter(folder, description, {**adapter, **prefix})
 
     def load(self, base: nn.Module, folder: Path) -> nn.Module:
         """Build what the folder describes and fill it.
@@ -155,10 +140,9 @@ class MamAdapter(ChosenBlocks):
             layer_norms=False,
         )
 
-    def _description(self, model: nn.Module) -> SavedAdapter:
-        base = model.get_base_model()
-        shape = self._shape(base).model_dump(mode="json")
-        return describe(self.kind, base, {"shape": shape, "num_virtual_tokens": self.num_virtual_tokens})
+    def parts(self, model: nn.Module) -> dict[str, Any]:
+        shape = self._shape(model.get_base_model()).model_dump(mode="json")
+        return {"shape": shape, "num_virtual_tokens": self.num_virtual_tokens}
 
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

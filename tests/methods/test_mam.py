@@ -143,7 +143,7 @@ def test_training_goes_on_from_the_finished_prefix_where_none_is_projected(base:
     with pytest.raises(ConfigError, match="prefix_projection: false"):
         method.start_from(model, source)
     longer, more = attached({**SMALL, "num_virtual_tokens": 4}, base)
-    with pytest.raises(ConfigError, match=r"run-1 is mam_adapter with .*init_from"):
+    with pytest.raises(ConfigError, match=r"run-1 has num_virtual_tokens 3, these settings give 4\..*init_from"):
         longer.start_from(more, source)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,28 +12,19 @@ from tasks.foundation.errors import ConfigError
 from tasks.methods._base import NOTHING, Conditions, Supplies
 from tasks.methods._bottleneck.blocks import BlockMethod
 from tasks.methods._bottleneck.shape import BottleneckShape, NonLinearity, Variant
-from tasks.methods._own_folder import (
-    SavedAdapter,
-    adapter_of,
-    describe,
-    fill,
-    read_adapter,
-    refuse_source,
-    write_adapter,
-)
+from tasks.methods._own import OwnAdapter
 from tasks.methods._rates import rate_between
-from tasks.methods._source import Source
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 _USUAL_SIZE = 64
 _USUAL_FACTOR = 16
 _PARALLEL_SCALING = 4.0
 
 
-class BottleneckMethod(BlockMethod):
+class BottleneckMethod(BlockMethod, OwnAdapter):
     """A(z) = W_up s(W_down z + b_down) + b_up in the blocks; the base is frozen, the adapter float32."""
 
     variant: Variant = "houlsby"
@@ -105,9 +95,6 @@ class BottleneckMethod(BlockMethod):
             return "train_layer_norms copies weights of the base, of which each rank then has but a part"
         return super().refuses_engine(engine)
 
-    def check_modules(self, skeleton: nn.Module, supplies: Supplies = NOTHING) -> None:
-        refuse_source(self, skeleton, supplies)
-
     def attach(self, model: nn.Module, supplies: Supplies = NOTHING) -> nn.Module:
         from tasks.methods._bottleneck.modules import Making, inject
 
@@ -115,45 +102,19 @@ class BottleneckMethod(BlockMethod):
         inject(model, self._shape_on(model), Making(self.dropout, self.init), f"methods[{self.label}]")
         return model
 
-    def start_from(self, model: nn.Module, source: Source) -> None:
-        where = f"methods[{self.label}].init_from"
-        saved, tensors = adapter_of(source, model, where)
-        own = self._description(model)
-        if difference := sorted(name for name in own.parts if saved.parts.get(name) != own.parts[name]):
-            name = difference[0]
-            raise ConfigError(
-                f"{source.reference} has {name} {saved.parts.get(name)}, these settings give {own.parts[name]}",
-                where=where,
-                fix="Take the settings of the earlier run, or start anew without init_from",
-            )
-        fill(model, tensors, where)
+    def parts(self, model: nn.Module) -> dict[str, Any]:
+        return self._shape_on(model).model_dump(mode="json")
 
-    def save(self, model: nn.Module, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write the adapter's tensors, and of its settings what rebuilds it."""
-        write_adapter(folder, self._description(model), tensors)
-
-    def load(self, base: nn.Module, folder: Path) -> nn.Module:
-        """Build what the folder describes, whatever these settings say, and fill it.
-
-        Raises:
-            IntegrityError: the folder is incomplete or belongs to another base.
-        """
+    def build(self, base: nn.Module, parts: Mapping[str, Any], where: str) -> None:
         from tasks.methods._bottleneck.modules import Making, inject
 
-        saved, tensors = read_adapter(folder, base)
-        base.requires_grad_(False)
-        inject(base, BottleneckShape.model_validate(saved.parts), Making(), str(folder))
-        fill(base, tensors, str(folder))
-        return base.requires_grad_(False).eval()
+        inject(base, BottleneckShape.model_validate(parts), Making(), where)
 
     def base_alone(self, model: nn.Module) -> AbstractContextManager[None]:
         return _switched_off(model)
 
     def _shape_on(self, model: nn.Module) -> BottleneckShape:
         return self.shape(int(model.config.hidden_size), int(model.config.num_hidden_layers))
-
-    def _description(self, model: nn.Module) -> SavedAdapter:
-        return describe(self.kind, model, self._shape_on(model).model_dump(mode="json"))
 
 
 @contextmanager
