@@ -76,20 +76,24 @@ def deadly(site: str) -> frozenset[int]:
 
 
 def others() -> list[Fault]:
-    """The other actions at sites of every noun, in the order of a run."""
+    """The other actions at sites of every noun, in the order of a run.
+
+    A `term` in a thread of the pipeline itself is the last of its step: while the main thread notices, that step may
+    end well, and what is done is kept.
+    """
     asked: dict[str, int] = {
         "artifact.build:1:error": 1,
-        "artifact.build:1:term": 143,
         "artifact.file:1:enospc": 20,
         "prepare.write:2:error": 1,
         "prepare.write:2:term": 143,
         "prepare.write:2:enospc": 20,
         "prepare.write:2:hang": 31,
+        "artifact.build:1:term": 143,
         "track.journal:1:enospc": 20,
         "track.journal:1:error": 1,
-        "track.journal:1:term": 143,
         "tokenize.write:1:enospc": 20,
         "tokenize.batch:1:hang": 31,
+        "track.journal:1:term": 143,
         "launch.start:1:error": 1,
         "launch.started:1:term": 143,
         "train.load:1:error": 1,
