@@ -62,13 +62,14 @@ def test_after_a_sigkill_training_goes_on_to_the_same_bytes(
     assert json.loads((cut.output / "cost.json").read_text())["resumed_from_step"] == 4
 
 
-def worker(request: TrainRequest, fault: str = "") -> int:
-    """The exit code of the module that the pipeline starts, in a process of its own."""
+def worker(request: TrainRequest, fault: str = "") -> tuple[int, str]:
+    """Exit code of the module that the pipeline starts, in a process of its own, and where it failed what it said."""
     path = request.work / "request.json"
     path.write_text(request.model_dump_json(), encoding="utf-8")
     environment = os.environ | {"OMP_NUM_THREADS": "1", VARIABLE: fault}
     command = [sys.executable, "-m", "tasks.training.worker", str(path)]
-    return subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, check=False).returncode
+    done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr[-2000:] if done.returncode > 0 else ""
 
 
 def acts_between_steps(settings: Settings) -> bool:
@@ -84,18 +85,18 @@ def acts_between_steps(settings: Settings) -> bool:
 def test_a_worker_killed_at_a_method_with_a_state_of_its_own_is_taken_up_by_the_next_one(
     home_of: Homes, rows: Artifact, tmp_path: Path
 ) -> None:
-    """Two workers at a time; one case per kind, since a worker takes seconds to import its libraries."""
+    """One case per kind, since a worker takes seconds to import its libraries; two at a time."""
     cases = {str(case["kind"]): case for case in reversed(trainable_cases()) if acts_between_steps(case)}
     cells = {kind: cell_of(case, home_of(case), rows) for kind, case in cases.items()}
-    requests = {kind: request_in(tmp_path / kind, cell) for kind, cell in cells.items()}
 
-    def killed_and_taken_up(request: TrainRequest) -> tuple[int, int]:
-        return worker(request, KILLED_IN), worker(request)
+    def killed_and_taken_up(kind: str) -> tuple[tuple[int, str], ...]:
+        whole, cut = (request_in(tmp_path / f"{kind}-{name}", cells[kind]) for name in ("whole", "cut"))
+        ends = worker(whole), worker(cut, KILLED_IN), worker(cut)
+        if ends == ended_well:
+            assert result_in(cut) == result_in(whole), kind
+        return ends
 
+    ended_well = ((0, ""), (-SIGKILL, ""), (0, ""))
     with ThreadPoolExecutor(2) as pool:
-        codes = dict(zip(requests, pool.map(killed_and_taken_up, requests.values()), strict=True))
-    assert codes == dict.fromkeys(requests, (-SIGKILL, 0))
-    for kind, cell in cells.items():
-        whole = request_in(tmp_path / f"{kind}-whole", cell)
-        assert in_child(partial(trained, whole)) == 0
-        assert result_in(requests[kind]) == result_in(whole), kind
+        ends = dict(zip(cells, pool.map(killed_and_taken_up, cells), strict=True))
+    assert ends == dict.fromkeys(cells, ended_well)
