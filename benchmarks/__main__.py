@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +25,9 @@ def main(
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each side.")] = 3,
     quick: Annotated[bool, typer.Option(help="Small sizes: to see that it works, not to measure.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is chosen at random.")] = 0,
+    keep_in: Annotated[
+        Path | None, typer.Option(help="Folder for what it makes: cut off, it goes on there (`methods` only).")
+    ] = None,
 ) -> None:
     """Measure tuneline against what users would run instead."""
     console = Console()
@@ -34,7 +39,10 @@ def main(
         console.print(f"There is no benchmark {name!r}. Known: {', '.join(known)}, all.")
         raise typer.Exit(2)
     kinds = list(known.values()) if name == "all" else [known[name]]
-    kept = [run(kind(), (repeats, quick, seed), console) for kind in kinds]
+    if keep_in and not all(kind.goes_on for kind in kinds):
+        console.print(f"{name} measures times: nothing of an earlier start may be adopted. Leave --keep-in out.")
+        raise typer.Exit(2)
+    kept = [run(kind(), (repeats, quick, seed), console, keep_in) for kind in kinds]
     raise typer.Exit(0 if all(kept) else 1)
 
 
@@ -43,20 +51,21 @@ def show_names(console: Console, known: dict[str, type[Benchmark]]) -> None:
         console.print(f"{name:14} {kind.covers:4} {kind.question}", highlight=False)
 
 
-def run(benchmark: Benchmark, asked: tuple[int, bool, int], console: Console) -> bool:
+def run(benchmark: Benchmark, asked: tuple[int, bool, int], console: Console, keep_in: Path | None = None) -> bool:
     """Measure, show, keep; a benchmark that cannot run here says why and the others go on.
 
     Args:
         benchmark: which one.
         asked: repeats, quick, seed.
         console: where the tables go.
+        keep_in: folder to work in; a temporary one when absent.
 
     Returns:
         Whether every promise held.
     """
     machine, (repeats, quick, seed) = machine_here(), asked
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        conditions = Conditions(repeats=repeats, quick=quick, scratch=Path(scratch), seed=seed)
+    with working_folder(keep_in) as scratch:
+        conditions = Conditions(repeats=repeats, quick=quick, scratch=scratch, seed=seed)
         try:
             measured = benchmark.measure(conditions)
         except SkippedError as reason:
@@ -66,6 +75,17 @@ def run(benchmark: Benchmark, asked: tuple[int, bool, int], console: Console) ->
     keep(record, RESULTS / f"{benchmark.name}.json")
     show(benchmark, record, console)
     return not any(finding.broken for finding in record.findings)
+
+
+@contextmanager
+def working_folder(keep_in: Path | None) -> Iterator[Path]:
+    """That folder, which stays; or one that does not."""
+    if keep_in is None:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            yield Path(folder)
+    else:
+        keep_in.mkdir(parents=True, exist_ok=True)
+        yield keep_in.absolute()
 
 
 def show(benchmark: Benchmark, record: Record, console: Console) -> None:

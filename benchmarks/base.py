@@ -24,7 +24,7 @@ class Conditions(Value):
     quick: bool
     """Smaller sizes, to see that it works: its numbers say nothing."""
     scratch: Path
-    """An empty folder; it is deleted afterwards."""
+    """An empty folder that is deleted afterwards; what an earlier start left in it where the benchmark goes on."""
     seed: int = 0
     """Of what is chosen at random."""
 
@@ -40,6 +40,8 @@ class Benchmark(ABC):
     covers: ClassVar[str]
     """The goals that it measures, for example `G1`."""
     question: ClassVar[str]
+    goes_on: ClassVar[bool] = False
+    """Whether what an earlier start left may be adopted: it measures results, not the time that it takes itself."""
 
     @abstractmethod
     def measure(self, conditions: Conditions) -> tuple[Figure | Finding, ...]:

@@ -41,6 +41,7 @@ class Methods(Benchmark):
     name: ClassVar[str] = "methods"
     covers: ClassVar[str] = "C"
     question: ClassVar[str] = "Do all methods learn, in the order that the literature gives them?"
+    goes_on: ClassVar[bool] = True
 
     def measure(self, conditions: Conditions) -> tuple[Finding, ...]:
         if not SHARED.is_dir():
