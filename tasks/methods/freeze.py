@@ -45,7 +45,7 @@ class Freeze(WholeModelMethod):
         return self
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
-        return rate_between(facts, small=3e-3, large=5e-5)
+        return rate_between(facts, small=1e-2, large=5e-5)
 
     def check(self, facts: BaseModelFacts, conditions: Conditions) -> None:
         if self.num_layers > facts.num_hidden_layers:

@@ -55,7 +55,7 @@ class BottleneckMethod(BlockMethod, OwnAdapter):
         return self
 
     def default_learning_rate(self, facts: BaseModelFacts) -> float:
-        return rate_between(facts, small=1e-2 if self.variant == "parallel" else 3e-2, large=3e-4)
+        return rate_between(facts, small=3e-2 if self.variant == "pfeiffer" else 1e-2, large=3e-4)
 
     def chosen_layers(self, count: int) -> tuple[int, ...]:
         """Which of the model's blocks have an adapter."""
