@@ -217,6 +217,18 @@ class Method(Settings):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot start from an earlier result")
 
+    def rehearse_start(self, skeleton: nn.Module, supplies: Supplies) -> None:
+        """Attach and start on an architecture without weights, where names and sizes tell what `start_from` would.
+
+        Args:
+            skeleton: a copy of its own, on torch's meta device.
+            supplies: with the source under `INIT_FROM`.
+
+        Raises:
+            ConfigError: as `start_from`.
+        """
+        self.start_from(self.attach(skeleton, supplies), supplies.sources[INIT_FROM])
+
     def learning_rate_scale(self, name: str) -> float:
         """Factor on the learning rate of a trainable parameter, by its full name (LoRA+ sets one for B)."""
         return 1.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from pydantic import Field, field_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import NOTHING, Conditions, Method, MethodInfo, Moment, StepLoss, Supplies, Window
+from tasks.methods._base import INIT_FROM, NOTHING, Conditions, Method, MethodInfo, Moment, StepLoss, Supplies, Window
 from tasks.methods._loss import answer_logits, cross_entropy_share
 from tasks.methods._registry import parse_method
 from tasks.methods._source import Holds, Source
@@ -127,6 +127,10 @@ class Distillation(Method):
         if isinstance(made_by, Distillation):
             source = source.model_copy(update={"method": made_by.learner.model_dump(mode="json")})
         self.learner.start_from(model, source)
+
+    def rehearse_start(self, skeleton: nn.Module, supplies: Supplies) -> None:
+        """Without the teacher, who has no say in where the student starts."""
+        self.start_from(self.learner.attach(skeleton, supplies), supplies.sources[INIT_FROM])
 
     def before_step(self, model: nn.Module, moment: Moment) -> None:
         self.learner.before_step(model, moment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def looks_at_modules(cell: Cell) -> bool:
-    """Whether the cell's method has something to refuse that only the base's modules show."""
-    return type(parse_method(cell.method)).check_modules is not Method.check_modules
+    """Whether the cell's method or the adapter it starts from may be refused for what only the base's modules show."""
+    return cell.start is not None or type(parse_method(cell.method)).check_modules is not Method.check_modules
 
 
 def check_modules(cells: Sequence[Cell]) -> None:
@@ -24,7 +25,8 @@ def check_modules(cells: Sequence[Cell]) -> None:
     place in the queue and the loading of the base where the ranks find it.
 
     Raises:
-        ConfigError: a target matches nothing, a rank is over a layer's size, tied weights would come apart, ….
+        ConfigError: a target matches nothing, a rank is over a layer's size, tied weights would come apart, an earlier
+            adapter has other sizes or settings, ….
         ModelError: transformers cannot build the architecture.
     """
     built: dict[Path, nn.Module] = {}
@@ -32,7 +34,10 @@ def check_modules(cells: Sequence[Cell]) -> None:
         folder = cell.base.path
         if folder not in built:
             built[folder] = _skeleton(folder)
-        parse_method(cell.method).check_modules(built[folder], Supplies(cell.sources, seed=cell.seed, base=cell.base))
+        method, supplies = parse_method(cell.method), Supplies(cell.sources, seed=cell.seed, base=cell.base)
+        method.check_modules(built[folder], supplies)
+        if cell.start is not None:
+            method.rehearse_start(deepcopy(built[folder]), supplies)
 
 
 def _skeleton(folder: Path) -> nn.Module:

@@ -13,6 +13,7 @@ from tasks.foundation.errors import ConfigError, IntegrityError
 from tasks.methods import INIT_FROM, Conditions, Method, Source, Supplies, parse_method
 from tasks.models import BaseModel
 from tasks.models.loading import load_base
+from tasks.models.skeleton import skeleton
 from tasks.training.plan import CellSpec, plan_cell
 from tests.methods.cases import attached, batches, case_name, logits, save, train
 from tests.training.worlds import QUICK, request_in, trained, write_tokens
@@ -42,6 +43,12 @@ def started(settings: dict[str, Any], base: BaseModel, source: Source) -> tuple[
     return method, model
 
 
+def rehearsed(settings: dict[str, Any], base: BaseModel, source: Source) -> None:
+    """The same on the base's architecture alone."""
+    method = parse_method(settings | {"init_from": "runs/1"})
+    method.rehearse_start(skeleton(base.path), Supplies({INIT_FROM: source}))
+
+
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
 
@@ -68,6 +75,7 @@ def test_a_method_starts_as_the_earlier_one_ended_and_trains_on(
     base: BaseModel, tmp_path: Path, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     source, ended = earlier(before, base, tmp_path / "earlier")
+    rehearsed(after, base, source)
     _, model = started(after, base, source)
     assert difference(logits(model), ended) < 1e-6
     train(model.train(), steps=1)
@@ -122,6 +130,9 @@ def test_what_would_not_be_the_same_function_is_refused_with_the_way_out(
         started(after, base, source)
     assert caught.value.exit_code == 10
     assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError) as early:
+        rehearsed(after, base, source)
+    assert str(early.value) == str(caught.value), "the same words before the base is loaded"
 
 
 def test_a_folder_without_an_adapter_is_refused(base: BaseModel, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from tasks.foundation.errors import ConfigError
 from tasks.methods import INIT_FROM, Source, Supplies, parse_method
 from tasks.models import BaseModel
+from tasks.models.skeleton import skeleton
 from tests.methods.cases import (
     Settings,
     attached,
@@ -69,6 +70,36 @@ def started(settings: Settings, base: BaseModel, source: Source) -> torch.nn.Mod
 
 
 @pytest.mark.parametrize("settings", ADAPTERS, ids=case_name)
+def test_a_rehearsal_without_weights_says_what_the_start_does(
+    settings: Settings, home_of: Homes, tmp_path: Path
+) -> None:
+    """Nothing where it goes on, and before the base is loaded the same words where it cannot."""
+    calm, home = without_dropout(settings), home_of(settings)
+    source, _ = trained(calm, home, tmp_path / "earlier")
+    assert rehearsed(calm, home, source) == refusal(lambda: started(calm, home, source))
+    assert (says(settings) != "") == (rehearsed(calm, home, source) != "")
+
+
+def rehearsed(settings: Settings, base: BaseModel, source: Source) -> str:
+    """What the rehearsal refuses; empty where it has nothing to say."""
+    given = supplies(parse_method(settings), base)
+    return refusal(
+        lambda: parse_method({**settings, INIT_FROM: source.reference}).rehearse_start(
+            skeleton(base.path), Supplies({**given.sources, INIT_FROM: source}, seed=5, base=base)
+        )
+    )
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The ConfigError's message; empty where there is none."""
+    try:
+        action()
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("settings", ADAPTERS, ids=case_name)
 def test_its_own_result_is_where_it_starts_or_it_says_what_to_do(
     settings: Settings, home_of: Homes, tmp_path: Path
 ) -> None:
@@ -98,6 +129,7 @@ def test_kinds_that_leave_the_same_adapter_go_on_from_each_other(
     before: dict[str, Any], after: dict[str, Any], base: BaseModel, tmp_path: Path
 ) -> None:
     source, ended = trained(without_dropout(before), base, tmp_path / "earlier")
+    assert rehearsed(without_dropout(after), base, source) == ""
     model = started(without_dropout(after), base, source)
     assert float((logits(model) - ended).abs().max() / ended.abs().max()) <= 1e-6
 

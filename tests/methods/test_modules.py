@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from torch import nn
 
 from tasks.artifacts import Artifact
 from tasks.foundation.errors import ConfigError, ModelError
-from tasks.methods import Conditions, Supplies, parse_method
+from tasks.methods import INIT_FROM, Conditions, Source, Supplies, parse_method
 from tasks.models import BaseModel
 from tasks.models.loading import load_base
 from tasks.models.skeleton import skeleton
@@ -92,6 +92,19 @@ def test_an_earlier_result_that_does_not_fit_is_refused_before_the_base_is_loade
         method.check_modules(skeleton(base.path), supplies(method, base))
 
 
+def test_an_earlier_adapter_of_another_size_is_refused_when_the_cells_are_planned(
+    base: BaseModel, rows: Artifact, tmp_path: Path
+) -> None:
+    source = adapter_of({"kind": "lora", "r": 4, "lora_alpha": 8}, base, tmp_path)
+    same, other = (
+        planned({"kind": "lora", "r": r, "lora_alpha": 8, INIT_FROM: "r1"}, base, rows, {INIT_FROM: source})
+        for r in (4, 8)
+    )
+    check_modules([same])
+    with pytest.raises(ConfigError, match=r"methods\[lora\].init_from: .* \[4, 128\] in the earlier .*Set r: 4"):
+        check_modules([same, other])
+
+
 def test_a_teacher_that_cannot_teach_is_refused_before_the_base_is_loaded(base: BaseModel, tmp_path: Path) -> None:
     stranger = write_stranger(base, tmp_path / "stranger")
     (tmp_path / "lora").mkdir()
@@ -142,8 +155,9 @@ def test_an_architecture_that_cannot_be_built_is_a_fault_of_the_model(
         check_modules([cell])
 
 
-def planned(settings: Settings, base: BaseModel, rows: Artifact) -> Cell:
-    return plan_cell(CellSpec(label="x", method=dict(settings), seed=0), base, rows, TrainingSettings(), PLAIN)
+def planned(settings: Settings, base: BaseModel, rows: Artifact, sources: Mapping[str, Source] | None = None) -> Cell:
+    spec = CellSpec(label="x", method=dict(settings), seed=0, sources=sources or {})
+    return plan_cell(spec, base, rows, TrainingSettings(), PLAIN)
 
 
 def names_and_sizes(model: nn.Module) -> dict[str, tuple[int, ...]]:

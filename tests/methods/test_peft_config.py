@@ -15,11 +15,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods import Method, Source, parse_method
+from tasks.methods import INIT_FROM, Method, Source, Supplies, parse_method
 from tasks.methods._peft_any.fields import COMMON, FIELDS
 from tasks.methods._peft_any.types import REFUSED, TRAITS
 from tasks.models import BaseModel
 from tasks.models.loading import load_base
+from tasks.models.skeleton import skeleton
 from tasks.models.values import Quantization
 from tasks.training.shards import gather
 from tests.methods.cases import attached, logits, save
@@ -101,10 +102,20 @@ def test_it_goes_on_as_the_function_that_it_was_or_says_what_does(kind: str, bas
     if way_out := BECOMES.get(kind, "prompt_tuning after p_tuning" if kind == "P_TUNING" else ""):
         with pytest.raises(ConfigError, match=re.escape(way_out)):
             method.start_from(fresh, source)
+        with pytest.raises(ConfigError, match=re.escape(way_out)):
+            looked_at_early(method, source, base)
         return
+    looked_at_early(method, source, base)
     method.start_from(fresh, source)
     assert relative_difference(logits(fresh), logits(model)) <= 1e-6
     assert relative_difference(logits(attached(settings(kind), base, seed=3)[1]), logits(model)) > 1e-4
+
+
+def looked_at_early(method: Method, source: Source, base: BaseModel) -> None:
+    """What planning does, without a weight of the base."""
+    supplies = Supplies({INIT_FROM: source}, base=base)
+    method.check_modules(skeleton(base.path), supplies)
+    method.rehearse_start(skeleton(base.path), supplies)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +138,13 @@ def test_settings_under_which_the_same_tensors_are_another_function_are_refused(
     source = Source(reference="runs/1", path=tmp_path, digest="d", holds="adapter", base_digest=base.digest)
     made = settings(kind)
     method, model = attached(made | {"config": made["config"] | other}, base)
-    with pytest.raises(ConfigError, match=f"the earlier one has {next(iter(other))} .*Set {next(iter(other))}: "):
+    with pytest.raises(
+        ConfigError, match=f"the earlier one has {next(iter(other))} .*Set {next(iter(other))}: "
+    ) as late:
         method.start_from(model, source)
+    with pytest.raises(ConfigError) as early:
+        looked_at_early(method, source, base)
+    assert str(early.value) == str(late.value)
 
 
 @pytest.mark.parametrize(

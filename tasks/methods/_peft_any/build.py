@@ -12,8 +12,8 @@ from tasks.foundation.errors import ConfigError
 from tasks.methods._adaption import compute_in_base_dtype
 from tasks.methods._base import INIT_FROM, NOTHING, Supplies
 from tasks.methods._continue import read_adapter, read_config, refuse_other_meaning
-from tasks.methods._peft import neutral_config
-from tasks.methods._peft_any.going_on import becomes, start
+from tasks.methods._peft import jsonable, neutral_config
+from tasks.methods._peft_any.going_on import becomes, refuse_other_function, start
 from tasks.methods._peft_any.save import SavedPeft
 from tasks.methods._peft_any.types import TRAITS
 from tasks.methods._source import Source
@@ -69,6 +69,16 @@ class BuiltPeft(SavedPeft):
         self._refuse_source(saved.config)
         refuse_other_meaning(self, neutral_config(model), saved.config)
         start(self, model, saved)
+
+    def rehearse_start(self, skeleton: nn.Module, supplies: Supplies) -> None:
+        """By what the settings say: some types compute with the base's numbers when they attach, and here are none."""
+        if self.peft_type in _FINISHED:
+            if self.text is None:
+                super().rehearse_start(skeleton, supplies)
+            return
+        own = self.peft_config(skeleton).to_dict()
+        said = {name: jsonable(value) for name, value in own.items() if value is not None}
+        refuse_other_function(self, said, read_config(supplies.sources[INIT_FROM]))
 
     def _refuse_source(self, saved: Mapping[str, Any]) -> None:
         if other := becomes(self.peft_type, saved):

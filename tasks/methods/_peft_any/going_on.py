@@ -38,7 +38,7 @@ def start(method: PeftMethod, model: nn.Module, saved: SavedAdapter) -> None:
         ConfigError: they are another function under these settings, or this type cannot go on, with the way out.
     """
     kind, where = str(saved.config.get("peft_type")), f"methods[{method.label}].{INIT_FROM}"
-    _refuse_other_function(method, neutral_config(model), saved.config, where)
+    refuse_other_function(method, neutral_config(model), saved.config)
     if kind == "CPT":
         _start_context(model, saved.tensors["prompt_embeddings"])
     elif kind == "ADALORA":
@@ -57,13 +57,19 @@ def becomes(kind: str, saved: Mapping[str, Any]) -> str:
     return ""
 
 
-def _refuse_other_function(method: PeftMethod, own: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> None:
+def refuse_other_function(method: PeftMethod, own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the saved tensors would be another function under this method's configuration.
+
+    Args:
+        own: as PEFT has it, as JSON values.
+        saved: the earlier adapter's.
+    """
     for name in sorted((own.keys() & saved.keys()) - _HARMLESS):
         if not name.endswith("dropout") and (own[name] or None) != (saved[name] or None):
             raise ConfigError(
                 f"the earlier one has {name} {saved[name]}, this method {own[name]}: its tensors would mean another "
                 "thing",
-                where=where,
+                where=f"methods[{method.label}].{INIT_FROM}",
                 fix=f"Set {name}: {saved[name]}",
             )
 
