@@ -66,7 +66,7 @@ def worker(request: TrainRequest, fault: str = "") -> tuple[int, str]:
     """Exit code of the module that the pipeline starts, in a process of its own, and where it failed what it said."""
     path = request.work / "request.json"
     path.write_text(request.model_dump_json(), encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", VARIABLE: fault}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", VARIABLE: fault}  # as launchers do
     command = [sys.executable, "-m", "tasks.training.worker", str(path)]
     done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr[-2000:] if done.returncode > 0 else ""
