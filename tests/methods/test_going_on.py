@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,31 +69,12 @@ def started(settings: Settings, base: BaseModel, source: Source) -> torch.nn.Mod
     return model
 
 
-@pytest.mark.parametrize("settings", ADAPTERS, ids=case_name)
-def test_a_rehearsal_without_weights_says_what_the_start_does(
-    settings: Settings, home_of: Homes, tmp_path: Path
-) -> None:
-    """Nothing where it goes on, and before the base is loaded the same words where it cannot."""
-    calm, home = without_dropout(settings), home_of(settings)
-    source, _ = trained(calm, home, tmp_path / "earlier")
-    assert rehearsed(calm, home, source) == refusal(lambda: started(calm, home, source))
-    assert (says(settings) != "") == (rehearsed(calm, home, source) != "")
-
-
 def rehearsed(settings: Settings, base: BaseModel, source: Source) -> str:
     """What the rehearsal refuses; empty where it has nothing to say."""
     given = supplies(parse_method(settings), base)
-    return refusal(
-        lambda: parse_method({**settings, INIT_FROM: source.reference}).rehearse_start(
-            skeleton(base.path), Supplies({**given.sources, INIT_FROM: source}, seed=5, base=base)
-        )
-    )
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The ConfigError's message; empty where there is none."""
     try:
-        action()
+        method = parse_method({**settings, INIT_FROM: source.reference})
+        method.rehearse_start(skeleton(base.path), Supplies({**given.sources, INIT_FROM: source}, seed=5, base=base))
     except ConfigError as error:
         return str(error)
     return ""
@@ -103,13 +84,16 @@ def refusal(action: Callable[[], object]) -> str:
 def test_its_own_result_is_where_it_starts_or_it_says_what_to_do(
     settings: Settings, home_of: Homes, tmp_path: Path
 ) -> None:
-    calm = without_dropout(settings)
-    source, ended = trained(calm, home_of(settings), tmp_path / "earlier")
+    """And a rehearsal without weights says the same words, or nothing where it goes on."""
+    calm, home = without_dropout(settings), home_of(settings)
+    source, ended = trained(calm, home, tmp_path / "earlier")
     if way_out := says(settings):
-        with pytest.raises(ConfigError, match=way_out):
-            started(calm, home_of(settings), source)
+        with pytest.raises(ConfigError, match=way_out) as caught:
+            started(calm, home, source)
+        assert rehearsed(calm, home, source) == str(caught.value)
         return
-    model = started(calm, home_of(settings), source)
+    assert rehearsed(calm, home, source) == ""
+    model = started(calm, home, source)
     assert float((logits(model) - ended).abs().max() / ended.abs().max()) <= 1e-6
     assert any(part.requires_grad for part in model.parameters())
 
