@@ -66,7 +66,7 @@ def worker(request: TrainRequest, fault: str = "") -> tuple[int, str]:
     """Exit code of the module that the pipeline starts, in a process of its own, and where it failed what it said."""
     path = request.work / "request.json"
     path.write_text(request.model_dump_json(), encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", VARIABLE: fault}  # as launchers do
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", VARIABLE: fault}  # launchers do too
     command = [sys.executable, "-m", "tasks.training.worker", str(path)]
     done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr[-2000:] if done.returncode > 0 else ""
@@ -82,6 +82,7 @@ def acts_between_steps(settings: Settings) -> bool:
 
 
 @pytest.mark.system
+@pytest.mark.timeout(1500)
 def test_a_worker_killed_at_a_method_with_a_state_of_its_own_is_taken_up_by_the_next_one(
     home_of: Homes, rows: Artifact, tmp_path: Path
 ) -> None:
