@@ -52,7 +52,7 @@ class Methods(Benchmark):
         by_kind |= taught(runs, by_kind)
         return (
             *(told(name, rows) for name, rows in by_kind.items()),
-            *directions({name: mean_loss(rows) for name, rows in by_kind.items()}),
+            *directions(by_kind),
             *depths(by_kind),
             *fused(runs, by_kind),
         )
@@ -114,20 +114,20 @@ def told(name: str, rows: Sequence[ComparisonRow]) -> Finding:
     )
 
 
-def directions(losses: Mapping[str, float]) -> list[Finding]:
+def directions(rows: Mapping[str, Sequence[ComparisonRow]]) -> list[Finding]:
     """Every tuned method beats the untuned base, and the families stand in their order."""
-    base = losses["none"]
-    tuned = {name: loss for name, loss in losses.items() if name not in ("none", "1-shot")}
-    worst = max(tuned, key=lambda name: tuned[name])
-    judged = [judge("every tuned method beats the base", tuned[worst], base, f"{worst} is the last")]
+    losses = {name: mean_loss(of_name) for name, of_name in rows.items()}
+    tuned = [name for name, of_name in rows.items() if of_name[0].kind != "none"]
+    worst = max(tuned, key=lambda name: losses[name])
+    judged = [judge("every tuned method beats the base", losses[worst], losses["none"], f"{worst} is the last")]
     for better, worse, least in ORDER:
         judged.append(judge(f"{better} >= {worse}", losses[better] + least, losses[worse], ""))
     return judged
 
 
 def judge(claim: str, better: float, worse: float, note: str) -> Finding:
-    """Holds where the first loss is not above the second."""
-    holds = better <= worse
+    """Holds where the first loss is below the second."""
+    holds = better < worse
     saw = f"{better:.3f} against {worse:.3f}" + (f", {note}" if note else "")
     return Finding(name="", done=claim, saw=saw, verdict="holds" if holds else "does not hold", broken=not holds)
 
@@ -154,7 +154,7 @@ def taught(runs: Runs, here: Mapping[str, Sequence[ComparisonRow]]) -> dict[str,
     by = {"kind": "distillation", "student": student, "teacher": here["full"][0].run_id}
     methods = [{**by, "name": f"taught by full, {level} level", "level": level} for level in ("token", "sequence")]
     found = rows_by_name(runs.experiment("taught", {**first, "methods": methods}))
-    return {name: rows for name, rows in found.items() if name != "none"}
+    return {name: rows for name, rows in found.items() if rows[0].kind != "none"}
 
 
 def fused(runs: Runs, here: Mapping[str, Sequence[ComparisonRow]]) -> list[Finding]:
