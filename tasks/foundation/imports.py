@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from tasks.foundation.digests import parsed
 
 ROOT = "tasks"
+_HOME = Path(__file__).parents[2]
+"""Where the package lies."""
 
 
 def imported_by(*modules: str) -> dict[str, Path]:
@@ -65,8 +66,17 @@ def _named(node: ast.ImportFrom) -> Iterator[str]:
 
 @cache
 def _file_of(name: str) -> Path | None:
-    """None for a name that is no module, such as a class that was imported."""
-    with suppress(ModuleNotFoundError):
-        spec = importlib.util.find_spec(name)
-        return Path(spec.origin) if spec is not None and spec.origin else None
-    return None
+    """None for a name that is no module, such as a class that was imported. Nothing is imported to find out."""
+    package, _, leaf = name.rpartition(".")
+    files = (path for folder in _folders_of(package) for path in (folder / f"{leaf}.py", folder / leaf / "__init__.py"))
+    return next((path for path in files if path.is_file()), None)
+
+
+def _folders_of(package: str) -> list[Path]:
+    """Where its modules lie; none where it is a module itself."""
+    if not package:
+        return [_HOME]
+    if package in sys.modules:
+        return [Path(folder) for folder in getattr(sys.modules[package], "__path__", ())]
+    file = _file_of(package)
+    return [file.parent] if file is not None and file.name == "__init__.py" else []
