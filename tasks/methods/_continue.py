@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.foundation.errors import ConfigError, IntegrityError
-from tasks.methods._base import INIT_FROM, Method
+from tasks.methods._base import Method
 from tasks.methods._source import Source
+from tasks.methods._values import INIT_FROM
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

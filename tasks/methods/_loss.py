@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tasks.methods._base import Window
+    from tasks.methods._values import Window
 
 IGNORED = -100
 """Label of a position that is not answered."""

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import INIT_FROM, NOTHING, Method, Supplies
+from tasks.methods._base import Method
 from tasks.methods._own_folder import adapter_of, describe, fill, read_adapter, write_adapter
 from tasks.methods._source import Source
+from tasks.methods._values import INIT_FROM, NOTHING, Supplies
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import ConfigError, IntegrityError
-from tasks.methods._base import INIT_FROM, NOTHING, Method, Supplies
+from tasks.methods._base import Method
 from tasks.methods._continue import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -21,6 +21,7 @@ from tasks.methods._continue import (
     refuse_other_type,
 )
 from tasks.methods._source import Source
+from tasks.methods._values import INIT_FROM, NOTHING, Supplies
 
 if TYPE_CHECKING:
     from peft import PeftConfig

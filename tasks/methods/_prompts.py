@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions
 from tasks.methods._peft import PeftMethod
+from tasks.methods._values import Conditions
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

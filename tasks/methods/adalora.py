@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions, MethodInfo, Moment, StepLoss, Window
 from tasks.methods._budget import UNWRAPPED, allocate, with_pruned_ranks
 from tasks.methods._continue import SavedAdapter, places
 from tasks.methods._lora.method import LinearAdapter
 from tasks.methods._loss import answer_logits, cross_entropy_share
 from tasks.methods._rates import rate_between
+from tasks.methods._values import Conditions, MethodInfo, Moment, StepLoss, Window
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from tasks.methods._base import MethodInfo
 from tasks.methods._bottleneck.blocks import FAMILIES
 from tasks.methods._bottleneck.chosen import ChosenBlocks
 from tasks.methods._bottleneck.method import BottleneckMethod
+from tasks.methods._values import MethodInfo
 
 
 class Adapter(ChosenBlocks, BottleneckMethod):

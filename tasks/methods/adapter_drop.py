@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions, MethodInfo, Moment
 from tasks.methods._bottleneck.blocks import FAMILIES
 from tasks.methods._bottleneck.method import BottleneckMethod
 from tasks.methods._bottleneck.shape import Variant
+from tasks.methods._values import Conditions, MethodInfo, Moment
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

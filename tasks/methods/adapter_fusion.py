@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import INIT_FROM, NOTHING, MethodInfo, StepLoss, Supplies, Window
 from tasks.methods._bottleneck.blocks import FAMILIES, BlockMethod, sites_of
 from tasks.methods._bottleneck.shape import BottleneckShape
 from tasks.methods._own import OwnAdapter
 from tasks.methods._own_folder import adapter_of, fill, read_adapter
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
+from tasks.methods._values import INIT_FROM, NOTHING, MethodInfo, StepLoss, Supplies, Window
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._own import OwnAdapter
 from tasks.methods._rates import rate_between
+from tasks.methods._values import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from pydantic import Field, field_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import INIT_FROM, NOTHING, Conditions, Method, MethodInfo, Moment, StepLoss, Supplies, Window
+from tasks.methods._base import Method
 from tasks.methods._loss import answer_logits, cross_entropy_share
 from tasks.methods._registry import parse_method
 from tasks.methods._source import Holds, Source
+from tasks.methods._values import INIT_FROM, NOTHING, Conditions, MethodInfo, Moment, StepLoss, Supplies, Window
 from tasks.models.values import BaseModelFacts, Quantization
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._peft import refuse_nothing_trainable
 from tasks.methods._rates import rate_between
 from tasks.methods._targets import module_names
+from tasks.methods._values import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._whole import WholeModelMethod
 from tasks.models.values import BaseModelFacts
 

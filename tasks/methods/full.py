@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tasks.methods._base import NOTHING, MethodInfo, Supplies
 from tasks.methods._rates import rate_between
+from tasks.methods._values import NOTHING, MethodInfo, Supplies
 from tasks.methods._whole import WholeModelMethod
 from tasks.models.values import BaseModelFacts
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import MethodInfo
 from tasks.methods._peft import PeftMethod
 from tasks.methods._rates import rate_between
 from tasks.methods._targets import Targets, matches, refuse_tied_head, short_names, target_layers
+from tasks.methods._values import MethodInfo
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

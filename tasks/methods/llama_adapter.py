@@ -9,9 +9,9 @@ from pydantic import Field
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._adaption import FAMILIES, compute_in_base_dtype, refuse_family
-from tasks.methods._base import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._peft import PeftMethod
 from tasks.methods._rates import rate_between
+from tasks.methods._values import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

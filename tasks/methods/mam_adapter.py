@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import INIT_FROM, NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._bottleneck.blocks import FAMILIES
 from tasks.methods._bottleneck.chosen import ChosenBlocks
 from tasks.methods._bottleneck.shape import BottleneckShape, NonLinearity
@@ -17,6 +16,7 @@ from tasks.methods._own import OwnAdapter
 from tasks.methods._own_folder import describe, fill, read_adapter, write_adapter
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
+from tasks.methods._values import INIT_FROM, NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods.prefix_tuning import PrefixTuning
 from tasks.models.values import BaseModelFacts
 

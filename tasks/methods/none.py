@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.data.plain_template import PlainTemplate
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import NOTHING, Method, MethodInfo, Supplies
+from tasks.methods._base import Method
 from tasks.methods._prompting import Prompting
+from tasks.methods._values import NOTHING, MethodInfo, Supplies
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._adaption import refuse_family
-from tasks.methods._base import Conditions, MethodInfo
 from tasks.methods._peft_any.build import BuiltPeft
 from tasks.methods._peft_any.file import find_problem, heeded
 from tasks.methods._peft_any.suite import cells_of
 from tasks.methods._peft_any.types import TRAITS, UNMERGEABLE_FIELDS, is_set
 from tasks.methods._prompts import refuse_checkpointing, refuse_virtual_tokens
 from tasks.methods._rates import rate_between
+from tasks.methods._values import Conditions, MethodInfo
 from tasks.models.values import BaseModelFacts, Quantization
 
 _WITH_TEXT = ("CARTRIDGE", "CPT", "PREFIX_TUNING")

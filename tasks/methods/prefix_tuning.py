@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.methods._base import Conditions, MethodInfo
 from tasks.methods._prompts import PromptMethod, refuse_checkpointing
 from tasks.methods._rates import rate_between
+from tasks.methods._values import Conditions, MethodInfo
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import NOTHING, Conditions, MethodInfo, Moment, StepLoss, Supplies, Window
 from tasks.methods._lora.method import LowRankMethod
 from tasks.methods._lora.sizes import Size
 from tasks.methods._loss import IGNORED, answer_logits, cross_entropy_share
 from tasks.methods._teacher.lesson import divergence_share
+from tasks.methods._values import NOTHING, Conditions, MethodInfo, Moment, StepLoss, Supplies, Window
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

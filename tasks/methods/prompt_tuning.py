@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.methods._base import MethodInfo
 from tasks.methods._prompts import PromptMethod
 from tasks.methods._rates import rate_between
+from tasks.methods._values import MethodInfo
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._pruning.channels import FAMILIES, feed_forward, remove_channels
 from tasks.methods._rates import rate_between
 from tasks.methods._targets import ALL_LINEAR, smaller_side, target_layers
+from tasks.methods._values import NOTHING, Conditions, MethodInfo, Supplies
 from tasks.methods._whole import WholeModelMethod
 from tasks.models.values import BaseModelFacts
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from tasks.methods._base import MethodInfo
 from tasks.methods._lora.method import LowRankMethod
+from tasks.methods._values import MethodInfo
 from tasks.models.values import Quantization
 
 

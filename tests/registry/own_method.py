@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tasks.foundation.errors import IntegrityError
-from tasks.methods._base import NOTHING, Method, MethodInfo, Supplies
+from tasks.methods._base import Method
+from tasks.methods._values import NOTHING, MethodInfo, Supplies
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

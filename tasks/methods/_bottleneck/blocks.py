@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions, Method
+from tasks.methods._base import Method
+from tasks.methods._values import Conditions
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Conditions
 from tasks.methods._bottleneck.blocks import BlockMethod
+from tasks.methods._values import Conditions
 from tasks.models.values import BaseModelFacts
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import NOTHING, Conditions, Supplies
 from tasks.methods._bottleneck.blocks import BlockMethod
 from tasks.methods._bottleneck.shape import BottleneckShape, NonLinearity, Variant
 from tasks.methods._own import OwnAdapter
 from tasks.methods._rates import rate_between
+from tasks.methods._values import NOTHING, Conditions, Supplies
 from tasks.models.values import BaseModelFacts
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from torch.nn.utils.parametrize import register_parametrization
 from transformers.pytorch_utils import Conv1D
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Supplies
 from tasks.methods._lora.inputs import Rows, inputs_of
 from tasks.methods._lora.starts import (
     Directions,
@@ -36,6 +35,7 @@ from tasks.methods._lora.starts import (
 )
 from tasks.methods._peft_merge import BaseTensors, stored_name
 from tasks.methods._targets import smaller_side
+from tasks.methods._values import Supplies
 
 if TYPE_CHECKING:
     from tasks.methods._lora.method import LowRankMethod

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import INIT_FROM, NOTHING, Conditions, Supplies
 from tasks.methods._continue import ADAPTER_CONFIG, read_config
 from tasks.methods._peft import PeftMethod, wrapped
 from tasks.methods._rates import rate_between
 from tasks.methods._source import Source
 from tasks.methods._targets import ALL_LINEAR, Targets, refuse_tied_head, short_names, smaller_side, target_layers
+from tasks.methods._values import INIT_FROM, NOTHING, Conditions, Supplies
 from tasks.models.values import BaseModelFacts, Quantization
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.foundation.errors import ConfigError
 from tasks.methods._adaption import compute_in_base_dtype
-from tasks.methods._base import INIT_FROM, NOTHING, Supplies
 from tasks.methods._continue import read_adapter, read_config, refuse_other_meaning
 from tasks.methods._peft import jsonable, neutral_config
 from tasks.methods._peft_any.going_on import becomes, refuse_other_function, start
@@ -18,6 +17,7 @@ from tasks.methods._peft_any.save import SavedPeft
 from tasks.methods._peft_any.types import TRAITS
 from tasks.methods._source import Source
 from tasks.methods._targets import ALL_LINEAR, linear_layers, matches, short_names
+from tasks.methods._values import INIT_FROM, NOTHING, Supplies
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import INIT_FROM
 from tasks.methods._budget import with_pruned_ranks
 from tasks.methods._continue import SavedAdapter, copy_into, places
 from tasks.methods._peft import PeftMethod, neutral_config
+from tasks.methods._values import INIT_FROM
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tasks.methods._base import Moment, StepLoss, Window
 from tasks.methods._budget import allocate, overflowed
 from tasks.methods._loss import IGNORED, cross_entropy_share
 from tasks.methods._peft import PeftMethod
 from tasks.methods._peft_any.subspaces import move_subspaces, restore_subspaces, subspace_state
 from tasks.methods._peft_any.types import is_set
+from tasks.methods._values import Moment, StepLoss, Window
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,7 +9,7 @@ from tasks.methods._loss import IGNORED
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tasks.methods._base import Window
+    from tasks.methods._values import Window
 
 
 def divergence_share(student: Tensor, teacher: Tensor, labels: Tensor, window: Window, temperature: float) -> Tensor:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tasks.foundation.errors import ConfigError
-from tasks.methods._base import Supplies, Window
 from tasks.methods._continue import read_config
 from tasks.methods._loss import answer_logits
 from tasks.methods._peft import PeftMethod
 from tasks.methods._registry import parse_method
 from tasks.methods._source import Source
 from tasks.methods._teacher.lesson import divergence_share
+from tasks.methods._values import Supplies, Window
 from tasks.models.loading import load_base, load_tokenizer
 from tasks.models.values import BaseModel
 

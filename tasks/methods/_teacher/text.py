@@ -15,9 +15,9 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
 
 from tasks.foundation.errors import ConfigError, DataError
-from tasks.methods._base import Window
 from tasks.methods._loss import IGNORED, answer_logits
 from tasks.methods._teacher.teacher import Teacher
+from tasks.methods._values import Window
 
 _PROBE = "\n"
 """Stands before a text that continues another one, where the tokenizer would add a space of its own to it."""
