@@ -6,12 +6,13 @@ READY  := $(VENV)/.installed
 JOBS   ?= 2
 REFERENCE := docs/methods-reference.md
 
-.PHONY: demo test test-system test-all bench check docs format clean help
+.PHONY: demo test test-system test-cross test-all bench check docs format clean help
 
 help:
 	@echo "make demo      set up and run the main job on the embedded model and data"
 	@echo "make test      set up and run the tests"
-	@echo "make test-all  also those that need servers, a browser or minutes"
+	@echo "make test-system  those that need servers, a browser or minutes"
+	@echo "make test-all  these, and every method with every family and engine, and every fault"
 	@echo "make bench     measure tuneline against a plain script, in ratios (an hour or two)"
 	@echo "make check     ruff, mypy, import-linter, and docs that are what the code says"
 	@echo "make docs      write docs/methods-reference.md from the code"
@@ -29,9 +30,12 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 -m "not system"
 
 test-system: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=40 -m system
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=40 -m "system and not cross"
 
-test-all: test test-system
+test-cross: $(READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 -m cross
+
+test-all: test test-system test-cross
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks all

@@ -1,6 +1,7 @@
 """The last two columns of the fault table in docs/reliability.md: `python -m benchmarks.reliability` writes them.
 
-Tests are found by the number in their names, the plain script's outcome in the newest record of `control`.
+Tests are found by the number in their names, the plain script's outcome in the newest records of `control` and
+`promotion`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ def numbered_tests(folder: Path = ROOT / "tests") -> dict[str, dict[str, int]]:
 
 
 def newest_control(results: Path = RESULTS) -> list[Finding]:
-    """What became of the plain script, in the newest full record."""
-    records = json.loads((results / "control.json").read_text(encoding="utf-8"))
+    """What became of the plain script and of the plain promotion, in the newest full record of each."""
+    return [finding for name in ("control", "promotion") for finding in _newest(results / f"{name}.json")]
+
+
+def _newest(path: Path) -> list[Finding]:
+    records = json.loads(path.read_text(encoding="utf-8"))
     whole = [record for record in records if not record["quick"]]
     return [Finding.model_validate(finding) for finding in whole[-1]["findings"]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, Val
 
 from configs.document import KeyPath
 from configs.engines import unknown_strategy
+from configs.registry_rules import registry_rules
+from configs.rules import BrokenRule, BrokenRulesError
 from configs.schema import method_kinds
 from configs.wording import listed, nearest, shown
 from tasks.data.settings import DataSettings
@@ -30,25 +31,6 @@ from tasks.training.settings import TrainingSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 NAME_LENGTH = 64
-_MODEL_NAME = re.compile(r"(?!\.{1,2}\Z)[^/:\x00-\x1f]*[^/:\s][^/:\x00-\x1f]*")
-_ALIAS = re.compile(r"(?!(?i:latest|v\d+)\Z)[\w-]{1,255}")
-
-
-class BrokenRule(Value):
-    """One rule that does not hold; `path` is the key to change."""
-
-    path: KeyPath
-    what: str
-    allowed: str = ""
-    fix: str = ""
-
-
-class BrokenRulesError(ValueError):
-    """Carries broken rules through pydantic, which knows texts only."""
-
-    def __init__(self, rules: Sequence[BrokenRule]) -> None:
-        super().__init__("; ".join(rule.what for rule in rules))
-        self.rules = tuple(rules)
 
 
 def _parse_method(entry: Any) -> Any:
@@ -162,7 +144,11 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _rules(self) -> Experiment:
-        broken = [*_attention_rules(self), *_schedule_rules(self.training), *_registry_rules(self)]
+        broken = [
+            *_attention_rules(self),
+            *_schedule_rules(self.training),
+            *registry_rules(self.registry, self.evaluation, self.methods),
+        ]
         broken += [*_strategy_rules(self.distributed), *_size_rules(self)]
         if broken:
             raise BrokenRulesError(broken)
@@ -239,35 +225,6 @@ def _size_rules(experiment: Experiment) -> Iterator[BrokenRule]:
     if wanted != usual and not any(method.sizes() for method in experiment.methods):
         what = "no method's result can be served in several sizes"
         yield BrokenRule(path=("evaluation", "size_metrics"), what=what, fix="Remove it, or add such a method")
-
-
-def _registry_rules(experiment: Experiment) -> list[BrokenRule]:
-    broken = []
-    metric, names = experiment.registry.metric, experiment.evaluation.metrics
-    measured = list(dict.fromkeys(value for name in names for value in (name, all_metrics()[name].headline)))
-    if metric is not None and metric not in measured:
-        what = f"{shown(metric)} is not measured"
-        fix = "Add it to evaluation.metrics" if metric in all_metrics() else "Name one that is"
-        broken.append(BrokenRule(path=("registry", "metric"), what=what, allowed=listed(measured), fix=fix))
-    broken += _registered_names(experiment.registry)
-    if experiment.registry.model is not None and all(method.holds == "nothing" for method in experiment.methods):
-        fix = "Add a method that trains, or remove registry.model"
-        broken.append(
-            BrokenRule(path=("registry", "model"), what="no method trains, so nothing can be registered", fix=fix)
-        )
-    return broken
-
-
-def _registered_names(registry: RegistrySettings) -> Iterator[BrokenRule]:
-    """What MLflow's registry would refuse only after everything was trained."""
-    model, alias = registry.model, registry.alias
-    if model is not None and not _MODEL_NAME.fullmatch(model):
-        what, allowed = f"{shown(model)} is no name of a model", "text without '/' and ':'"
-        yield BrokenRule(path=("registry", "model"), what=what, allowed=allowed, fix="Name it otherwise")
-    if not _ALIAS.fullmatch(alias):
-        what = f"{shown(alias)} is no alias"
-        allowed = "letters, digits, '_' and '-', but neither latest nor v1, v2, …"
-        yield BrokenRule(path=("registry", "alias"), what=what, allowed=allowed, fix="Name it otherwise")
 
 
 def _attention_rules(experiment: Experiment) -> list[BrokenRule]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from configs.document import Document, KeyPath
-from configs.experiment import BrokenRule, BrokenRulesError
+from configs.rules import BrokenRule, BrokenRulesError
 from configs.schema import model_at, suggest_key
 from configs.wording import listed, nearest, shown
 from tasks.foundation.errors import ConfigError

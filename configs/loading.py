@@ -53,9 +53,16 @@ def load_experiment(
         ConfigError: what is wrong with the file or with an override; an `InvalidExperimentError` when it is the
             experiment itself, with all problems in `details`.
     """
-    document = expanded(apply_overrides(read_document(path), overrides))
+    return experiment_of(read_document(path), overrides, environment)
+
+
+def experiment_of(
+    read: Document, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> Experiment:
+    """Like `load_experiment`, of a document that was read already, or that no file holds."""
+    document = expanded(apply_overrides(read, overrides))
     if document.data.get("name") is None:
-        document.data["name"] = name_from(path)
+        document.data["name"] = name_from(Path(document.file))
     placeholders = dict(_placeholders(document.data))
     problems = [_unfilled(document, key, words) for key, words in placeholders.items()]
     try:

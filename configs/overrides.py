@@ -1,10 +1,11 @@
-"""`key=value` on the command line: dotted keys into an experiment, values as YAML."""
+"""`key=value` on the command line: dotted keys into an experiment, values as YAML. In Prefect's form: a JSON object."""
 
 from __future__ import annotations
 
 import copy
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configs.document import Document, KeyPath, read_value
@@ -47,6 +48,43 @@ def apply_overrides(document: Document, texts: Sequence[str]) -> Document:
         for length in range(1, len(path) + 1):
             origins.setdefault(path[:length], override.origin)
     return Document(document.file, data, origins)
+
+
+def override_texts(fields: Mapping[str, Any]) -> list[str]:
+    """The `key=value` of each entry of a JSON object, so that form and command line have one meaning and one check.
+
+    `{"training.max_steps": 100}` and `{"training": {"max_steps": 100}}` say the same. A text is read as on the command
+    line, so `"100"` is the number as well.
+
+    Raises:
+        ConfigError: a key holds `=`.
+    """
+    return [f"{key}={_text_of(value)}" for key, value in _flat(fields)]
+
+
+def override_fields(texts: Sequence[str]) -> dict[str, str]:
+    """What `override_texts` makes these texts of again; of one key the last one, at the last one's place."""
+    fields: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        fields.pop(key, None)
+        fields[key] = value
+    return fields
+
+
+def _flat(fields: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        key = f"{section}{name}"
+        if "=" in name:
+            raise ConfigError(f"the key {shown(key)} holds '='", where="overrides", fix='Write {"key": value}')
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _parse(text: str) -> Override:

@@ -21,11 +21,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+stack = typer.Typer(
+    help="Postgres, MLflow, Prefect and a worker on this machine, with passwords.", no_args_is_help=True
+)
+app.add_typer(stack, name="stack")
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment, a YAML file.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes as key=value, for example training.max_steps=100.")
 ]
+
+RegisteredName = Annotated[str, typer.Argument(metavar="MODEL", help="A registered model.", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why; it stays in the promotion log.", show_default=False)]
 
 
 @app.command()
@@ -114,6 +121,47 @@ def show(name: Annotated[str, typer.Argument(metavar="RUN", help="An experiment'
 
 
 @app.command()
+def promote(
+    model: RegisteredName,
+    reason: Reason,
+    version: Annotated[int, typer.Option(help="The version; without it the one at the alias.")] = 0,
+    alias: Annotated[str, typer.Option(help="The alias whose version is promoted.")] = "challenger",
+    gate: Annotated[str, typer.Option(help="A file with another gate than the version's own.")] = "",
+) -> None:
+    """Make a registered version the champion, if it passes its gate."""
+    from configs.gate import ask_for, nominated
+    from flows.commands.promotion import promote_version
+
+    ask = nominated(ask_for(model, reason, os.environ), version, alias, gate)
+    raise typer.Exit(promote_version(ask, Console()))
+
+
+@app.command()
+def rollback(
+    model: RegisteredName,
+    reason: Reason,
+    version: Annotated[int, typer.Option(help="An earlier champion; without it the one before.")] = 0,
+) -> None:
+    """Make the champion before the present one the champion again. It needs MLflow only."""
+    from flows.commands.promotion import roll_back_model
+
+    raise typer.Exit(roll_back_model(model, reason, version, Console()))
+
+
+@app.command()
+def history(
+    model: RegisteredName,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the chain, the evidence, and where the alias stands.")
+    ] = False,
+) -> None:
+    """Show who promoted what, when, why, and on what evidence."""
+    from flows.commands.promotion import show_history
+
+    raise typer.Exit(show_history(model, Console(), check=verify))
+
+
+@app.command()
 def ui(
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
@@ -123,6 +171,21 @@ def ui(
     from flows.commands.ui import serve_pages
 
     serve_pages(mlflow_port, prefect_port, uri, Console())
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="NAME, NAME@ALIAS, NAME:VERSION, or the folder of a downloaded one.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 5001,
+    workers: Annotated[int, typer.Option(help="Processes, each with the model in memory.", min=1)] = 1,
+    uri: Annotated[str | None, typer.Option(help="MLflow's tracking URI, when it is not the default.")] = None,
+) -> None:
+    """Serve a registered model over HTTP until Ctrl-C: the champion, unless an alias or a version is named."""
+    from flows.commands.serve import serve_model
+    from flows.model_server import Place
+
+    serve_model(model, Place(host=host, port=port, workers=workers), uri, Console())
 
 
 @app.command()
@@ -149,11 +212,68 @@ def reconcile(
 
 
 @app.command()
+def setup_orchestration(
+    file: Annotated[
+        Path | None, typer.Option(help="Which deployments there are; infra/prefect.yaml when absent.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Accelerators of all nodes together; this node's when absent.", min=1)
+    ] = None,
+    no_progress_minutes: Annotated[
+        float, typer.Option(help="How long a run may show no progress before it counts as crashed.", min=0.2)
+    ] = 60.0,
+) -> None:
+    """Make deployments, schedules, limits and automations on Prefect's server; again to bring them up to date."""
+    from flows.commands.setup_orchestration import set_up
+
+    set_up(file, slots, no_progress_minutes, Console())
+
+
+@app.command()
 def doctor() -> None:
     """Look at this machine: versions, accelerators, disk, servers."""
     from flows.commands.doctor import examine
 
     raise typer.Exit(examine(Console()))
+
+
+@stack.command("up")
+def stack_up(
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop all of it on Ctrl-C.")] = False,
+    postgres_port: Annotated[int | None, typer.Option(help="15432, or the one of the last start.")] = None,
+    mlflow_port: Annotated[int | None, typer.Option(help="5000, or the one of the last start.")] = None,
+    prefect_port: Annotated[int | None, typer.Option(help="4200, or the one of the last start.")] = None,
+) -> None:
+    """Start what does not run yet. The first start makes databases and passwords."""
+    from flows.commands.stack import start_stack
+    from tasks.services.layout import Ports
+
+    ports = Ports(postgres=postgres_port, mlflow=mlflow_port, prefect=prefect_port)
+    start_stack(ports, Console(), foreground=foreground)
+
+
+@stack.command("down")
+def stack_down() -> None:
+    """Stop all of it; what is stored stays."""
+    from flows.commands.stack import stop_stack
+
+    stop_stack(Console())
+
+
+@stack.command("status")
+def stack_status() -> None:
+    """A line for each service; exit code 0 only if all are healthy."""
+    from flows.commands.stack import show_stack
+
+    raise typer.Exit(show_stack(Console()))
+
+
+@stack.command("env")
+def stack_env() -> None:
+    """Print the path of a file to `source`: addresses and passwords for a shell."""
+    from flows.commands.stack import environment_file
+
+    typer.echo(environment_file())
 
 
 def call() -> int:

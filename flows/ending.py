@@ -6,53 +6,51 @@ import functools
 import logging
 import threading
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import httpx
 from prefect.exceptions import TerminationSignal
 
 from flows.guarding import Terminated, give_up
-from flows.outcome import FlowOutcome, outcome_in
+from flows.outcome import outcome_in
 from tasks.foundation.errors import DependencyError
-from tasks.foundation.values import Value
 from tasks.tracking import redact
 
 if TYPE_CHECKING:
     from prefect import Flow, State
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 _THREAD_SECONDS = 10.0
 """How long Prefect's threads may take to end once the flow is cancelled: by then every rank of it is gone."""
 
-_NONE: Mapping[str, Any] = MappingProxyType({})
 
-
-class Ending(Value):
+class Ending(NamedTuple, Generic[T]):
     """The outcome of a flow."""
 
-    outcome: FlowOutcome
+    outcome: T
     recorded: bool
     """Prefect's server knows of the end."""
 
 
-def run_to_its_end(flow: Flow, experiment: str, overrides: list[str], options: Mapping[str, Any] = _NONE) -> Ending:
+def run_to_its_end(flow: Flow, parameters: Mapping[str, Any], kind: type[T]) -> Ending[T]:
     """Run the flow; what its function returned or raised counts, whether or not Prefect could write down its state.
 
     Args:
-        options: further parameters of the flow, by name.
+        kind: of the outcome.
 
     Raises:
         TunelineError: as the flow raised it; so are Ctrl-C and SIGTERM.
         DependencyError: Prefect's server was gone before the flow began.
     """
-    returned: list[FlowOutcome] = []
+    returned: list[T] = []
     raised: list[BaseException] = []
     patience: list[threading.Timer] = []
 
     @functools.wraps(flow.fn)
-    def kept(*given: Any, **named: Any) -> State[FlowOutcome]:
+    def kept(*given: Any, **named: Any) -> State[T]:
         try:
             state = flow.fn(*given, **named)
         except BaseException as error:
@@ -60,13 +58,16 @@ def run_to_its_end(flow: Flow, experiment: str, overrides: list[str], options: M
             if not isinstance(error, Exception):
                 patience.append(_patience(_as_ours(error)))
             raise
-        returned.append(state.data)
+        if isinstance(state.data, Exception):
+            raised.append(state.data)
+        else:
+            returned.append(state.data)
         return state
 
     watched = flow.with_options()
     watched.fn = kept
     try:
-        state = watched(experiment, overrides, **options, return_state=True)
+        state = watched(**parameters, return_state=True)
     except Exception as error:
         if raised:
             raise _as_ours(raised[0]) from None
@@ -77,7 +78,7 @@ def run_to_its_end(flow: Flow, experiment: str, overrides: list[str], options: M
     finally:
         for timer in patience:
             timer.cancel()
-    return Ending(outcome=outcome_in(state), recorded=True)
+    return Ending(outcome=outcome_in(state, kind), recorded=True)
 
 
 def _patience(error: BaseException) -> threading.Timer:

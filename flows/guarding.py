@@ -169,13 +169,25 @@ def _terminating_in_order() -> Iterator[None]:
 
 
 def end_with_worker() -> None:
-    """A flow that a Prefect worker has started ends when that worker dies, as if it were cancelled, but faster."""
+    """A flow that a Prefect worker has started ends when that worker dies, as if it were cancelled, but faster.
+
+    Its files are its user's only, as they are where the command line has started it.
+    """
     if "PREFECT__FLOW_RUN_ID" in os.environ:  # Prefect sets it for processes that run one flow run
+        os.umask(0o077)
+        logging.getLogger("prefect.flow_runs").addFilter(_says_more_than_the_state)
         cancel_with_parent(_HURRY_SECONDS)
+
+
+def _says_more_than_the_state(record: logging.LogRecord) -> bool:
+    """Prefect puts a traceback behind every failure; one that a person can mend stands in the state, in one line."""
+    return not (record.exc_info and isinstance(record.exc_info[1], TunelineError))
 
 
 def log_to(path: Path) -> None:
     """Send all log records of this process to a file, appended; the terminal gets none of them.
+
+    Those that pass on what another process writes into a log of its own (`in_own_file`) need not stand here as well.
 
     Raises:
         ResourceError: it cannot be written.
@@ -187,6 +199,7 @@ def log_to(path: Path) -> None:
         fix = "Make room or allow it, or set TUNELINE_RUNS to another folder"
         raise ResourceError(f"the log cannot be written: {error.strerror}", where=str(path), fix=fix) from error
     logging.captureWarnings(True)
+    handler.addFilter(lambda record: not getattr(record, "in_own_file", False))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]

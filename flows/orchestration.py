@@ -81,8 +81,8 @@ class OwnServer:
                 self.process.wait(_STOP_SECONDS)
 
 
-def configure_prefect(home: Path) -> None:
-    """Defaults for our use of Prefect; what the user has set wins, and PREFECT_API_URL names another server."""
+def quiet_prefect() -> None:
+    """Defaults for what Prefect says and sends; what the user has set wins."""
     defaults = {
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",  # its inner workings: to our log file, not to the terminal
@@ -90,15 +90,20 @@ def configure_prefect(home: Path) -> None:
         "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,flows",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "DO_NOT_TRACK": "1",
     }
-    if "PREFECT_API_URL" not in os.environ:
-        defaults["PREFECT_HOME"] = str(home.absolute())
-        defaults["PREFECT_PROFILES_PATH"] = str(home.absolute() / "profiles.toml")
-        defaults["PREFECT_UI_URL"] = f"http://{HOST}:{PAGE_PORT}"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def configure_prefect(home: Path) -> None:
+    """Defaults for our use of Prefect; what the user has set wins, and PREFECT_API_URL names another server."""
+    quiet_prefect()
+    os.environ.setdefault("PREFECT_RESULTS_PERSIST_BY_DEFAULT", "false")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_HOME", str(home.absolute()))
+        os.environ.setdefault("PREFECT_PROFILES_PATH", str(home.absolute() / "profiles.toml"))
+        os.environ.setdefault("PREFECT_UI_URL", f"http://{HOST}:{PAGE_PORT}")
 
 
 @contextmanager

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 from prefect.client.schemas import State
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 
+from tasks.comparison.render import verdict
 from tasks.comparison.values import Comparison
-from tasks.foundation.errors import ErrorRecord
+from tasks.foundation.errors import ErrorRecord, TunelineError, shortage
 from tasks.foundation.values import Value
 from tasks.plan import PlannedCell
 from tasks.records import CellOutcome
 from tasks.registry.values import RegisteredVersion
 from tasks.workspace import close_left
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -46,18 +49,38 @@ class FlowOutcome(Value):
 def ended(outcome: FlowOutcome) -> State[FlowOutcome]:
     """The state in which the flow run stands in Prefect's page."""
     if not outcome.failures:
-        return Completed(data=outcome)
+        registered = f" It is {outcome.version.name} version {outcome.version.version}." if outcome.version else ""
+        return Completed(message=verdict(outcome.comparison) + registered, data=outcome)
     return Failed(message="; ".join(f"{label}: {error.error()}" for label, error in outcome.failures), data=outcome)
 
 
-def outcome_in(state: State[FlowOutcome]) -> FlowOutcome:
+def failing_plainly(function: Callable[P, State[T]]) -> Callable[P, State[T]]:
+    """A flow whose state says in one line what a person can do something about; anything else is raised on.
+
+    Prefect would put the exception's class in front of the line, and a traceback into the log for a typing error.
+    """
+
+    @functools.wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> State[T]:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            known = error if isinstance(error, TunelineError) else shortage(error)
+            if known is None:
+                raise
+            return Failed(message=str(known), data=known)
+
+    return plain
+
+
+def outcome_in(state: State[T], kind: type[T]) -> T:
     """What a finished flow run has to say, also where something in it failed.
 
     Raises:
         Exception: whatever ended the flow before it had an outcome.
     """
     outcome = state.result(raise_on_failure=False)
-    return outcome if isinstance(outcome, FlowOutcome) else state.result()
+    return outcome if isinstance(outcome, kind) else state.result()
 
 
 def value_of(step: PrefectFuture[T] | None) -> T | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
+from configs.checks import validate
+from configs.choices import experiment_file
 from configs.engines import deepspeed_of
 from configs.experiment import Experiment, Paths, cell_labels, with_environment
-from configs.loading import load_experiment
+from configs.loading import experiment_of, load_experiment
+from configs.one_cell import OneCell, document_of
+from configs.overrides import override_texts
 from flows.secrets import refuse_secrets
 from tasks.compare import Yardstick
 from tasks.comparison.values import MetricColumn
@@ -20,27 +23,63 @@ from tasks.evaluation.exam import Exam
 from tasks.launch import Layout
 from tasks.launch.slots import accelerators
 from tasks.methods import Conditions, parse_method
-from tasks.metrics import all_metrics
+from tasks.metrics import Metric, all_metrics
 from tasks.plan import Material
-from tasks.records import CellOutcome, Context, context
+from tasks.records import CellOutcome, ChampionCell, Context, base_probe_loss, context
 from tasks.records.winner import Registration
 from tasks.training.lineage import Resume
 from tasks.training.plan import CellSpec
 from tasks.workspace import Workspace
 from tasks.workspace.session import Opening
 
+
+class Compared(NamedTuple):
+    """All that sat the same exam."""
+
+    outcomes: Sequence[CellOutcome]
+    champion: ChampionCell | None
+    """None where nothing is registered."""
+
+
 BASE_LABEL = "base"
 """The untuned base, without a hard prompt, stands in every comparison: it is what the others are measured against."""
 
 
-def load_settings(experiment: str, overrides: Sequence[str]) -> Experiment:
+def load_settings(experiment: str, overrides: Mapping[str, Any]) -> Experiment:
     """The experiment of a file with overrides and this environment's defaults.
 
     Raises:
         ConfigError: it is wrong, or an override typed into Prefect's page holds a password.
     """
-    refuse_secrets(overrides)
-    return with_environment(load_experiment(Path(experiment), overrides), os.environ)
+    texts = checked_texts(overrides)
+    return _startable(with_environment(load_experiment(experiment_file(experiment), texts), os.environ))
+
+
+def one_cell_settings(cell: OneCell, overrides: Mapping[str, Any]) -> Experiment:
+    """The experiment of one method.
+
+    Raises:
+        ConfigError: an argument or an override is wrong, or an override holds a password.
+    """
+    return _startable(with_environment(experiment_of(document_of(cell), checked_texts(overrides)), os.environ))
+
+
+def checked_texts(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides of Prefect's form as those of the command line.
+
+    Raises:
+        ConfigError: one holds a password, or its key is none.
+    """
+    texts = override_texts(overrides)
+    refuse_secrets(texts)
+    return texts
+
+
+def _startable(settings: Experiment) -> Experiment:
+    """What the command line has looked at by now, and a worker has not: data, base, disk."""
+    if deployment.id and (problems := validate(settings, rows=False)):
+        raise problems[0]
+    return settings
 
 
 def workspace() -> Workspace:
@@ -101,12 +140,19 @@ def yardstick_of(settings: Experiment) -> Yardstick:
     """Columns of the table and the metric that decides; a metric stands in it with its headline."""
     metrics = [all_metrics()[name] for name in settings.evaluation.metrics]
     columns = tuple(MetricColumn(name=m.headline, higher_is_better=m.higher_is_better) for m in metrics)
+    return Yardstick(name=settings.name, columns=columns, metric=_deciding(settings).headline)
+
+
+def _deciding(settings: Experiment) -> type[Metric]:
+    """The metric that names the winner; the experiment may name it by itself or by its headline."""
+    metrics = [all_metrics()[name] for name in settings.evaluation.metrics]
     named = settings.registry.metric
-    metric = all_metrics()[named].headline if named in all_metrics() else named
-    return Yardstick(name=settings.name, columns=columns, metric=metric or columns[0].name)
+    return next((metric for metric in metrics if named in (metric.name, metric.headline)), metrics[0])
 
 
-def registration_of(settings: Experiment, winner: CellOutcome, material: Material, shared: Context) -> Registration:
+def registration_of(
+    settings: Experiment, winner: CellOutcome, compared: Compared, material: Material, shared: Context
+) -> Registration:
     """The winner with everything that leads back from it."""
     return Registration(
         name=settings.name,
@@ -117,4 +163,7 @@ def registration_of(settings: Experiment, winner: CellOutcome, material: Materia
         data=settings.data,
         max_new_tokens=settings.evaluation.max_new_tokens,
         context=shared,
+        metric=_deciding(settings).name,
+        base_probe_loss=base_probe_loss(compared.outcomes),
+        champion=compared.champion or ChampionCell(),
     )

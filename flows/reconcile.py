@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import httpx
@@ -20,7 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas import FlowRun, State
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.exceptions import ObjectNotFound
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run as this_flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Crashed
 
@@ -46,7 +47,7 @@ class Reconciled(Value):
     flow_runs: tuple[str, ...]
 
 
-@flow(name="reconcile", persist_result=False)
+@flow(name="reconcile", flow_run_name="reconcile", persist_result=False)
 def reconcile_left_open(tracking_uri: str | None = None, all_hosts: bool = False) -> Reconciled:
     """Close runs and flow runs whose process is dead.
 
@@ -78,17 +79,28 @@ def close_runs(here: Workspace, tracking: TrackingSettings, *, all_hosts: bool) 
 
 def note_flow_run() -> None:
     """Note that this process runs the current flow run, until `forget_flow_run`, or the process ends."""
-    if flow_run.id is None:  # the flow's function was called by itself: Prefect knows of no run
+    if this_flow_run.id is None:  # the flow's function was called by itself: Prefect knows of no run
         return
-    note = _note_of(workspace(), flow_run.id)
+    note = _note_of(workspace(), this_flow_run.id)
     if not owned_here(note):  # otherwise Prefect tries it again
         note.parent.mkdir(parents=True, exist_ok=True)
         hold(note)
 
 
-def forget_flow_run(flow: Flow, run: FlowRun, state: State) -> None:
-    """A hook of the flow: Prefect calls it when its server knows how the flow run ended."""
-    release(_note_of(workspace(), str(run.id)))
+def forget_flow_run(flow: Flow, flow_run: FlowRun, state: State) -> None:
+    """A hook of the flow, its arguments named as Prefect names them: called when its server knows how the run ended.
+
+    The flow's own process calls it; of a cancelled run another one does, once the flow's is dead.
+    """
+    note = _note_of(workspace(), str(flow_run.id))
+    release(note)
+    if note.exists():
+        with inherited(note):
+            pass  # what nobody holds any more is gone after the block
+
+
+NOTED: Final = {f"on_{end}": [forget_flow_run] for end in ("completion", "failure", "crashed", "cancellation")}
+"""The hooks of a flow that calls `note_flow_run`."""
 
 
 @contextmanager

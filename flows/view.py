@@ -56,7 +56,7 @@ def bars(states: list[CellState]) -> Table:
             Text(state.detail if state.phase == "done" and state.detail else state.phase, style=style),
             ProgressBar(total=state.total, completed=state.done) if state.total else Text(""),
             f"{state.done}/{state.total}" if state.total else "",
-            f"loss {state.loss:.3f}" if state.loss is not None else "",
+            f"loss {state.loss:.3f}" if state.loss is not None and state.phase == "train" else "",
             clock(state.seconds_left) if state.seconds_left is not None else "",
         )
     return table
@@ -88,7 +88,7 @@ def line(state: CellState) -> str:
     if state.total:
         parts.append(f"{state.done}/{state.total}")
     if state.loss is not None:
-        parts.append(f"loss {state.loss:.3f}")
+        parts.append(f"{'' if state.phase == 'train' else 'train '}loss {state.loss:.3f}")
     if state.seconds_left is not None and state.phase not in ("done", "failed"):
         parts.append(f"{clock(state.seconds_left)} left")
     if state.detail:

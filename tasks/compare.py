@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from tasks.comparison.compare import compare as build_comparison
-from tasks.comparison.report import write_report
+from tasks.comparison.render import to_markdown, verdict
+from tasks.comparison.report import PICTURE, write_report
 from tasks.comparison.values import Comparison, MetricColumn
 from tasks.foundation.values import Value
-from tasks.records import CellOutcome, comparison_rows, lead_back, record_comparison
+from tasks.page import artifact_key, linked, show
+from tasks.records import (
+    CellOutcome,
+    ChampionCell,
+    base_probe_loss,
+    champion_rows,
+    comparison_rows,
+    lead_back,
+    record_comparison,
+)
+from tasks.tracking import TrackingSettings, experiment_page, run_page
 from tasks.workspace import Place, reporting
-
-log = logging.getLogger(__name__)
 
 
 class Yardstick(Value):
@@ -26,26 +35,35 @@ class Yardstick(Value):
     metric: str
 
 
-@task(name="compare", persist_result=False)
-def compare(outcomes: Sequence[CellOutcome], yardstick: Yardstick, place: Place) -> Comparison:
-    """Rank the cells; write table, picture and samples to the report folder, to MLflow and to Prefect."""
+@task(name="compare", task_run_name="compare {yardstick.name}", persist_result=False)
+def compare(
+    outcomes: Sequence[CellOutcome],
+    champion: ChampionCell | None,
+    yardstick: Yardstick,
+    tracking: TrackingSettings,
+    place: Place,
+) -> Comparison:
+    """Rank the cells and the champion; write table, picture and samples to the report folder, MLflow and Prefect."""
     with reporting(place, "compare"):
         lead_back(outcomes)
-        rows = comparison_rows(outcomes)
+        rows = comparison_rows(outcomes) + champion_rows(champion, base_probe_loss(outcomes))
         digest = next((row.rows_digest for row in rows if row.rows_digest), "")
         comparison = build_comparison(yardstick.name, rows, yardstick.columns, yardstick.metric, digest)
         samples = {o.cell.label: o.evaluated.samples for o in outcomes if o.evaluated}
         folder = place.workspace.report(yardstick.name) / "comparison"
-        markdown = write_report(comparison, samples, folder)
+        write_report(comparison, samples, folder)
         record_comparison(comparison, folder, place.run)
-        show_in_prefect(yardstick.name, markdown)
+        runs = {o.cell.label: o.run for o in outcomes}
+        if champion and champion.merged and champion.run:
+            runs[champion.merged.candidate.label] = champion.run
+        links = {label: page for label, run in runs.items() if (page := run_page(tracking, run))}
+        show_comparison(comparison, links, experiment_page(tracking, place.run), folder / PICTURE)
         return comparison
 
 
-def show_in_prefect(name: str, markdown: str) -> None:
-    """Put the table on Prefect's page. It is a courtesy: no comparison is lost for want of Prefect's server."""
-    key = "comparison-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in name)
-    try:
-        create_markdown_artifact(markdown, key=key, description=f"Comparison of {name}")
-    except Exception as error:  # whatever keeps Prefect from taking it
-        log.warning("Prefect's page does not show the comparison: %s: %s", type(error).__name__, error)
+def show_comparison(comparison: Comparison, links: Mapping[str, str], all_runs: str | None, picture: Path) -> None:
+    """Put table and picture on Prefect's page; the picture within the document, since it has no address of its own."""
+    runs = linked("All runs in MLflow", all_runs) if all_runs else "`tuneline ui` shows the runs in MLflow."
+    drawn = f"![comparison](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})"
+    text = f"{to_markdown(comparison, links)}\n{runs}\n\n{drawn}\n"
+    show(text, key=artifact_key("comparison", comparison.name), about=verdict(comparison))

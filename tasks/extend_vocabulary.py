@@ -16,7 +16,7 @@ from tasks.vocabulary.child import extend_in_child
 from tasks.workspace import Place, reporting
 
 
-@task(name="extend vocabulary", persist_result=False)
+@task(name="extend vocabulary", task_run_name="extend vocabulary", persist_result=False)
 def extend_vocabulary(
     base: BaseModel, prepared: PreparedData, settings: ModelSettings, place: Place
 ) -> ExtendedBase | State[ExtendedBase]:

@@ -13,7 +13,7 @@ from tasks.sources.embedded import embedded_folder
 from tasks.workspace import Place, reporting
 
 
-@task(name="find base model", persist_result=False)
+@task(name="find base model", task_run_name="find base {settings.name_or_path}", persist_result=False)
 def find_base(settings: ModelSettings, place: Place) -> BaseModel:
     """A local folder, a hub snapshot at its commit, or the embedded model, which is built once and kept."""
     with reporting(place, "prepare") as reporter:

@@ -16,7 +16,7 @@ from tasks.training.plan import CellSpec
 from tasks.workspace import Place, reporting
 
 
-@task(name="find sources", persist_result=False)
+@task(name="find sources", task_run_name="find sources", persist_result=False)
 def find_sources(
     specs: Sequence[CellSpec], base: BaseModel, tracking: TrackingSettings, place: Place
 ) -> tuple[CellSpec, ...]:

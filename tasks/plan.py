@@ -41,8 +41,16 @@ class PlannedCell(Value):
     cell: Cell
     place: Place
 
+    @property
+    def title(self) -> str:
+        """`lora (seed 0)`: the label, and what it does not say itself."""
+        cell = self.cell
+        said = [str(cell.method["kind"]), f"seed {cell.seed}"] if cell.trains else []
+        unsaid = [word for word in said if word not in cell.label]
+        return f"{cell.label} ({', '.join(unsaid)})" if unsaid else cell.label
 
-@task(name="plan cells", persist_result=False)
+
+@task(name="plan cells", task_run_name="plan cells", persist_result=False)
 def plan(
     specs: Sequence[CellSpec], material: Material, training: TrainingSettings, shared: Context, place: Place
 ) -> tuple[PlannedCell, ...]:

@@ -14,7 +14,7 @@ from tasks.states import finished
 from tasks.workspace import Place, reporting
 
 
-@task(name="prepare data", persist_result=False)
+@task(name="prepare data", task_run_name="prepare data", persist_result=False)
 def prepare_data(settings: DataSettings, place: Place) -> PreparedData | State[PreparedData]:
     """Read, validate, deduplicate and split; or adopt what was made from the same bytes and settings before."""
     with reporting(place, "prepare"):

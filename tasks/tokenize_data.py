@@ -15,7 +15,7 @@ from tasks.states import finished
 from tasks.workspace import Place, reporting
 
 
-@task(name="tokenize data", persist_result=False)
+@task(name="tokenize data", task_run_name="tokenize data", persist_result=False)
 def tokenize_data(
     prepared: PreparedData, base: BaseModel, settings: DataSettings, place: Place
 ) -> TokenizedData | State[TokenizedData]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from prefect import task
 from prefect.client.schemas import State
 
@@ -9,12 +11,15 @@ from tasks.artifacts import Artifact
 from tasks.launch import Launcher
 from tasks.records import Series, record_micro_batch, record_restarts, record_training
 from tasks.states import finished
+from tasks.tracking import redact
 from tasks.training.retry import train_fitting
 from tasks.training.run import clean_up, read_trained, request_for, untrained
 from tasks.training.run import train as run_worker
 from tasks.training.supervision import Watch
 from tasks.training.values import Cell, TrainedCell
 from tasks.workspace import Place, Reporter, working
+
+log = logging.getLogger(__name__)
 
 
 @task(name="train", task_run_name="train {place.label}", persist_result=False)
@@ -47,6 +52,7 @@ def _attempt(cell: Cell, launcher: Launcher, place: Place, reporter: Reporter, s
         series.add,
         lambda seen: reporter.progress(seen.step, seen.total_steps, seen.loss, seen.seconds_left),
         reporter.note,
+        show_output,
     )
     try:
         return place.workspace.store.make(
@@ -57,3 +63,8 @@ def _attempt(cell: Cell, launcher: Launcher, place: Place, reporter: Reporter, s
         )
     finally:
         record_restarts(watch.restarts, place.run)
+
+
+def show_output(line: str) -> None:
+    """A line that a rank printed, in the log of the task that waits for it; our own log leaves it to the ranks'."""
+    log.info("%s", redact(line), extra={"in_own_file": True})

@@ -14,6 +14,7 @@ from rich.console import Console
 from configs.checks import validate
 from configs.experiment import Experiment, Paths, with_environment
 from configs.loading import load_experiment
+from configs.overrides import override_fields
 from flows.guarding import log_to
 from flows.orchestration import configure_prefect, prefect_server, wait_for_server
 from flows.secrets import refuse_secrets
@@ -26,6 +27,7 @@ from tasks.workspace.board import Board
 
 if TYPE_CHECKING:
     from flows.ending import Ending
+    from flows.outcome import FlowOutcome
 
 
 def run_experiment(path: Path, overrides: Sequence[str], resume: Resume, console: Console) -> int:
@@ -36,7 +38,12 @@ def run_experiment(path: Path, overrides: Sequence[str], resume: Resume, console
     """
     faults.arm()
     refuse_secrets(overrides)
-    options = {"resume": resume.required, "allow": list(resume.allow)}
+    parameters = {
+        "experiment": str(path),
+        "overrides": override_fields(overrides),
+        "resume": resume.required,
+        "allow_world_size": "world_size" in resume.allow,
+    }
     settings = with_environment(load_experiment(path, overrides), os.environ)
     if problems := validate(settings, rows=False):
         raise problems[0]
@@ -48,18 +55,19 @@ def run_experiment(path: Path, overrides: Sequence[str], resume: Resume, console
     with prefect_server(runs / "prefect-server.log") as own, watching(report / "progress", console):
         from flows.compare_methods import compare_methods
         from flows.ending import run_to_its_end
+        from flows.outcome import FlowOutcome
         from flows.reconcile import close_flow_runs
         from tasks.tracking.shipper import import_mlflow
 
         import_mlflow()
         wait_for_server(own, functools.partial(console.print, markup=False, highlight=False, soft_wrap=True))
         close_flow_runs(Workspace(runs=runs))
-        ending = run_to_its_end(compare_methods, str(path), list(overrides), options)
+        ending = run_to_its_end(compare_methods, parameters, FlowOutcome)
     print_ending(ending, settings, report, console)
     return ending.outcome.exit_code
 
 
-def print_ending(ending: Ending, settings: Experiment, report: Path, console: Console) -> None:
+def print_ending(ending: Ending[FlowOutcome], settings: Experiment, report: Path, console: Console) -> None:
     """The table, what was registered, and where to look next."""
     from tasks.comparison.render import to_rich
 

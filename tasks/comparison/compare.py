@@ -11,6 +11,9 @@ from tasks.foundation.errors import ConfigError, IntegrityError
 BASELINE = "none"
 """Kind of the untuned base. Asked as the data section says it is what every other row is measured against; with a hard
 prompt it is a row of its own. Neither can win: nothing was trained, so there is nothing to register."""
+CHAMPION_KIND = "champion"
+"""Kind of what production serves now, asked the same: it is registered already, so it cannot win either."""
+_NO_WINNERS = frozenset({BASELINE, CHAMPION_KIND})
 
 
 def compare(
@@ -35,9 +38,13 @@ def compare(
         metrics=tuple(column.name for column in columns),
         lower_is_better=tuple(column.name for column in columns if not column.higher_is_better),
         rows=tuple(ordered),
-        winner=next((row.label for row in ordered if row.kind != BASELINE and _score(row, metric) is not None), None),
+        winner=next((row.label for row in ordered if row.kind not in _NO_WINNERS and _wins(row, metric)), None),
         rows_digest=rows_digest,
     )
+
+
+def _wins(row: ComparisonRow, metric: str) -> bool:
+    return _score(row, metric) is not None
 
 
 def is_baseline(row: ComparisonRow) -> bool:

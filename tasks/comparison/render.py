@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from rich import box
 from rich.cells import cell_len
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.comparison.columns import ALWAYS, Column, columns_of
-from tasks.comparison.compare import BASELINE
+from tasks.comparison.compare import BASELINE, CHAMPION_KIND
 from tasks.comparison.markdown import line, markdown_cell, one_line
 from tasks.comparison.sizes import size_lines, size_table
 from tasks.comparison.values import Comparison, ComparisonRow
@@ -32,20 +33,25 @@ _FACTS = (
 _WIDEST_LABEL = 28
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """A document with one table (best first, the winner in bold), the winner's line, and notes on single cells."""
+def to_markdown(comparison: Comparison, links: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A document with one table (best first, the winner in bold), the winner's line, and notes on single cells.
+
+    `links`: label -> where the name of a cell leads to.
+    """
     columns = columns_of(comparison)
     head = ["cell", "status", *(column.title for column in columns)]
     lines = [
         f"## {comparison.name}",
         "",
-        _verdict(comparison),
+        verdict(comparison),
         "",
         line(head),
         line(["---", "---", *_rights(columns)]),
     ]
     for place, row in enumerate(comparison.rows):
-        label = f"**{markdown_cell(row.label)}**" if row.label == comparison.winner else markdown_cell(row.label)
+        label = markdown_cell(row.label)
+        label = f"[{label}]({links[row.label]})" if row.label in links else label
+        label = f"**{label}**" if row.label == comparison.winner else label
         lines.append(line([label, row.status, *(markdown_cell(column.cells[place]) for column in columns)]))
     notes = [f"- {markdown_cell(row.label)}: {markdown_cell(row.note)}" for row in comparison.rows if row.note]
     notes += [f"- {markdown_cell(row.label)} failed: {markdown_cell(row.reason)}" for row in _failed(comparison)]
@@ -110,7 +116,7 @@ class RichComparison:
         return "red" if row.status == "failed" else ""
 
     def _notes(self) -> Iterable[Text]:
-        yield Text(_verdict(self.comparison))
+        yield Text(verdict(self.comparison))
         for text in size_lines(self.comparison):
             yield Text(text)
         cached = [row.label for row in self.comparison.rows if row.status == "cached"]
@@ -139,15 +145,16 @@ def _width(column: Column) -> int:
     return 1 + max(cell_len(text) for text in (column.short, *column.cells))
 
 
-def _verdict(comparison: Comparison) -> str:
+def verdict(comparison: Comparison) -> str:
+    """Who won, and by what."""
     direction = "highest" if comparison.higher_is_better else "lowest"
     if comparison.winner is None:
         return f"No winner by {direction} {comparison.metric}: no trained cell has a score."
-    verdict = f"Winner by {direction} {comparison.metric}: {comparison.winner}."
+    won = f"Winner by {direction} {comparison.metric}: {comparison.winner}."
     first = comparison.rows[0]
-    if first.kind != BASELINE:
-        return verdict
-    return f"{verdict} {first.label} is better and trains nothing, so it cannot win."
+    if first.kind == BASELINE:
+        return f"{won} {first.label} is better and trains nothing, so it cannot win."
+    return f"{won} {first.label} is better and in production already." if first.kind == CHAMPION_KIND else won
 
 
 def _failed(comparison: Comparison) -> list[ComparisonRow]:

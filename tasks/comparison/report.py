@@ -13,20 +13,20 @@ from tasks.comparison.sizes import sized_rows
 from tasks.comparison.values import Comparison
 from tasks.evaluation.values import Sample
 
+PICTURE = "comparison.png"
 
-def write_report(comparison: Comparison, answers: Mapping[str, Sequence[Sample]], folder: Path) -> str:
-    """Replace all files of the folder; the Markdown table as text.
+
+def write_report(comparison: Comparison, answers: Mapping[str, Sequence[Sample]], folder: Path) -> None:
+    """Replace all files of the folder.
 
     `answers`: label -> predictions for the same prompts.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    markdown = to_markdown(comparison)
-    write_durably(folder / "comparison.md", markdown)
+    write_durably(folder / "comparison.md", to_markdown(comparison))
     write_durably(folder / "comparison.csv", to_csv(comparison))
     write_durably(folder / "comparison.json", comparison.model_dump_json(indent=2))
-    picture.draw(comparison, folder / "comparison.png")
+    picture.draw(comparison, folder / PICTURE)
     if sized_rows(comparison):
         draw_sizes(comparison, folder / "sizes.png")
     if any(answers.values()):
         write_durably(folder / "samples.md", samples.to_markdown(answers))
-    return markdown

@@ -68,6 +68,10 @@ SITES = (
     "register.version",
     "register.alias",
     "register.done",
+    "promote.begin",
+    "promote.previous",
+    "promote.champion",
+    "promote.done",
 )
 """Every name that `reach` is called with, in the order of a run; a test holds the two against each other. A site is
 passed just before what its name says, one in the past tense (and `….done`) just after it."""

@@ -54,7 +54,11 @@ def owner_named(text: str) -> Owner | None:
 
 def this_process() -> Owner:
     """The calling process as an owner."""
-    pid = os.getpid()
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> Owner:
+    """A process of this host as it can be told from a later one with the same pid; a dead one is never found alive."""
     return Owner(pid=pid, start=_start_of(pid) or "", host=socket.gethostname())
 
 

@@ -6,12 +6,21 @@ import itertools
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Protocol
 
 from tasks.foundation.errors import CancelledRunError
 from tasks.launch.launchers import Launcher
+from tasks.launch.locks import try_lock
+
+_LOOK_SECONDS = 0.5
+"""How often a device is looked at that another run holds."""
+
+Say = Callable[[str], None]
+"""Gets what is waited for."""
 
 Devices = tuple[str, ...]
 """Accelerator ids as CUDA_VISIBLE_DEVICES takes them; empty on CPU."""
@@ -31,35 +40,86 @@ def accelerators() -> Devices:
     return tuple(str(index) for index, _ in enumerate(gpus))
 
 
-class Slots:
-    """Groups of accelerators, or just places on a CPU machine. Whoever works holds one."""
+class Permit(Protocol):
+    """Leave to work beside other runs, from whoever counts the accelerators of all of them."""
 
-    def __init__(self, groups: tuple[Devices, ...]) -> None:
+    def __call__(self, ranks: int, check: Callable[[], None], say: Say) -> AbstractContextManager[None]:
+        """Wait for it, and keep it.
+
+        Args:
+            ranks: how many work.
+            check: raises as soon as nobody waits any more.
+            say: gets what is waited for.
+        """
+
+
+def free_for_all(ranks: int, check: Callable[[], None], say: Say) -> AbstractContextManager[None]:
+    """Nobody counts."""
+    return nullcontext()
+
+
+class Slots:
+    """Groups of accelerators, or just places on a CPU machine. Whoever works holds one.
+
+    Beside it, leave to work, and the locks of its accelerators: in this order everywhere, so that no two runs wait for
+    each other.
+    """
+
+    def __init__(self, groups: tuple[Devices, ...], ranks: int = 1, permit: Permit = free_for_all) -> None:
+        """`ranks`: those of a cell on this machine; 0 where they work elsewhere, and need no leave here."""
         self._free = list(groups)
+        self._ranks = ranks
+        self._permit = permit if ranks else free_for_all
         self._changed = threading.Condition()
         self._closed = False
         self.count = len(groups)
 
     @contextmanager
-    def hold(self) -> Iterator[Devices]:
+    def hold(self, say: Say = lambda reason: None) -> Iterator[Devices]:
         """Wait for a free slot and keep it; child processes that are started meanwhile see its accelerators only.
+
+        Args:
+            say: gets what is waited for beyond this flow.
 
         Raises:
             CancelledRunError: the flow ended while this was waiting.
+            ResourceError: whoever counts the accelerators knows nothing of them.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or bool(self._free))
-            if self._closed:
-                raise CancelledRunError("the run was cancelled before a slot was free", fix="Run it again")
-            group = self._free.pop(0)
-        token = _held.set(group)
+        group = self._take()
         try:
-            yield group
+            with self._permit(self._ranks, self._check, say), ExitStack() as stack:
+                while (locks := try_lock(group)) is None:
+                    names = ", ".join(group)
+                    say(f"another run on this machine holds accelerator {names}")
+                    time.sleep(_LOOK_SECONDS)
+                    group = self._another(group)
+                stack.enter_context(locks)
+                token = _held.set(group)
+                try:
+                    yield group
+                finally:
+                    _held.reset(token)
         finally:
-            _held.reset(token)
             with self._changed:
                 self._free.append(group)
                 self._changed.notify()
+
+    def _take(self) -> Devices:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or bool(self._free))
+            self._check()
+            return self._free.pop(0)
+
+    def _another(self, group: Devices) -> Devices:
+        """The next group that is free in this flow; the same one where there is no other."""
+        with self._changed:
+            self._check()
+            self._free.append(group)
+            return self._free.pop(0)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise CancelledRunError("the run was cancelled before a slot was free", fix="Run it again")
 
     def close(self) -> None:
         """Give no slot away any more, and send those away who wait for one."""
@@ -76,13 +136,16 @@ def held_devices() -> Devices:
     return _held.get()
 
 
-def slots_for(settings: Launcher, devices: Devices, cores: int) -> Slots:
+def slots_for(settings: Launcher, devices: Devices, cores: int, permit: Permit = free_for_all) -> Slots:
     """The slots that the launcher offers on this machine.
+
+    Args:
+        permit: leave to work, from whoever counts the accelerators of all runs.
 
     Raises:
         ResourceError: a cell wants more accelerators than there are.
     """
-    return Slots(settings.slot_groups(devices, cores))
+    return Slots(settings.slot_groups(devices, cores), settings.ranks_here, permit)
 
 
 _current: ContextVar[Slots] = ContextVar("tasks.launch.slots")

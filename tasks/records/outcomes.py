@@ -46,8 +46,13 @@ def lead_back(outcomes: Sequence[CellOutcome]) -> None:
 
 def comparison_rows(outcomes: Sequence[CellOutcome]) -> list[ComparisonRow]:
     """One row per cell; forgetting is measured against the untuned base of the same comparison."""
-    base = next((o.evaluated.scores.probe_loss for o in outcomes if o.evaluated and not o.cell.trains), None)
+    base = base_probe_loss(outcomes)
     return [_row(outcome, base) for outcome in outcomes]
+
+
+def base_probe_loss(outcomes: Sequence[CellOutcome]) -> float | None:
+    """Loss of the untuned base on the probe, in nats per token, where there is a probe."""
+    return next((o.evaluated.scores.probe_loss for o in outcomes if o.evaluated and not o.cell.trains), None)
 
 
 def _row(outcome: CellOutcome, base_probe_loss: float | None) -> ComparisonRow:

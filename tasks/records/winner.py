@@ -8,6 +8,8 @@ from tasks.data.settings import DataSettings
 from tasks.data.values import PreparedData
 from tasks.foundation.errors import DependencyError
 from tasks.foundation.values import Value
+from tasks.records.champion import ChampionCell
+from tasks.records.evaluation import Judged, Winner, record_of
 from tasks.records.opening import Context
 from tasks.records.outcomes import CellOutcome
 from tasks.registry.example import find_example
@@ -28,6 +30,12 @@ class Registration(Value):
     data: DataSettings
     max_new_tokens: int
     context: Context
+    metric: str
+    """The metric that named the winner, by its own name (`rouge`, not `rougeL`)."""
+    base_probe_loss: float | None = None
+    """Of the untuned base of the same comparison."""
+    champion: ChampionCell = ChampionCell()
+    """What production serves now, asked the same."""
 
 
 def register_request(registration: Registration, report: Path) -> RegisterRequest:
@@ -46,6 +54,7 @@ def register_request(registration: Registration, report: Path) -> RegisterReques
             where="tracking.uri",
             fix="Nothing is lost: run the same command again when the server is back; nothing is trained twice",
         )
+    example = find_example(registration.prepared, evaluated)
     return RegisterRequest(
         model_name=settings.model,
         alias=settings.alias,
@@ -62,5 +71,24 @@ def register_request(registration: Registration, report: Path) -> RegisterReques
         prefect_url=registration.context.flow_run_url,
         data=registration.data,
         max_new_tokens=registration.max_new_tokens,
-        example=find_example(registration.prepared, evaluated),
+        example=example,
+        record=record_of(
+            Winner(
+                cell=trained.cell,
+                run_id=winner.run_id,
+                merged=merged,
+                evaluated=evaluated,
+                code_commit=registration.context.code.label,
+                answer=example.answer if example else None,
+            ),
+            Judged(
+                settings=settings,
+                metric=registration.metric,
+                data=registration.data,
+                report=registration.prepared.report,
+                base_probe_loss=registration.base_probe_loss,
+                champion=registration.champion.scored,
+                champion_missing=registration.champion.missing,
+            ),
+        ),
     )

@@ -26,13 +26,13 @@ from tasks.methods import (
 from tasks.models import TOKENIZER_FILES, BaseModel, companion_files, weight_files
 from tasks.models.loading import load_tokenizer
 from tasks.models.weights import INDEX_FILE, read_json
+from tasks.registry.intact import SERVING
 from tasks.registry.shipping import is_plain_peft, ship
 from tasks.registry.values import RegisterRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SERVING = "serving.json"
 _PROBE = Turn(role="user", content="probe")
 
 

@@ -12,7 +12,7 @@ from tasks.artifacts import write_durably
 from tasks.foundation.digests import canonical_json, digest_file, digest_value, library_versions
 from tasks.foundation.values import Value
 from tasks.registry.card import model_card
-from tasks.registry.contents import SERVING
+from tasks.registry.intact import FOLDER, SERVING, Identity
 from tasks.registry.server import FILES
 from tasks.registry.values import Example, RegisterRequest
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CODE = Path(__file__).with_name("serving_model.py")
-_FOLDER = "artifacts/package"
 
 
 def requirements(serving: Mapping[str, Any]) -> list[str]:
@@ -74,14 +73,14 @@ def describe(folder: Path, request: RegisterRequest) -> Package:
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): digest_file(path) for path in paths}
-    identity = {
-        "files": files,
-        "code": digest_file(CODE),
-        "requirements": requirements(read_serving(folder)),
-        "signature": signature(request.max_new_tokens).to_dict(),
-        "example": columns(request.example),
-    }
-    return Package(folder=folder, files=files, digest=digest_value(identity))
+    identity = Identity(
+        files=files,
+        code=digest_file(CODE),
+        requirements=requirements(read_serving(folder)),
+        signature=signature(request.max_new_tokens).to_dict(),
+        example=columns(request.example),
+    )
+    return Package(folder=folder, files=files, digest=identity.digest)
 
 
 def read_serving(contents: Path) -> dict[str, Any]:
@@ -113,10 +112,10 @@ def build(request: RegisterRequest, package: Package, output: Path, metadata: Ma
         mlflow_model=Model(run_id=request.run_id),
     )
     for part in sorted(package.folder.iterdir()):
-        shutil.move(part, output / _FOLDER / part.name)
+        shutil.move(part, output / FOLDER / part.name)
     _forget_local_paths(output)
     write_durably(output / "README.md", model_card(request))
-    known = {f"{_FOLDER}/{name}": digest for name, digest in package.files.items()}
+    known = {f"{FOLDER}/{name}": digest for name, digest in package.files.items()}
     write_durably(output / FILES, canonical_json(_file_digests(output, known)) + "\n")
 
 

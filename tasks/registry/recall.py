@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tasks.artifacts import ArtifactStore
 from tasks.foundation.digests import code_digest, digest_value, library_versions
+from tasks.registry.recording import attach_record
 from tasks.registry.server import Registry
 from tasks.registry.values import RegisteredVersion, RegisterRequest
 from tasks.tracking import TrackingSettings
 
 _STEP = "register"
 _FILE = "package.json"
-_UNDECISIVE = {"run_id", "prefect_url", "comparison", "metrics", "code_commit", "label", "sources"}
+_UNDECISIVE = {"run_id", "prefect_url", "comparison", "metrics", "code_commit", "label", "sources", "record"}
 """What a request says beside what is packaged."""
 
 
@@ -31,6 +32,7 @@ def recall(request: RegisterRequest, tracking: TrackingSettings, store: Artifact
     found = registry.find(request.model_name, digest)
     if found is None:
         return None
+    attach_record(request, registry, found, digest)
     registry.point(request.model_name, request.alias, found.version)
     return RegisteredVersion(
         name=request.model_name,

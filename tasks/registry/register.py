@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
+from tasks.artifacts.scratch import scratch_folder
+from tasks.foundation.digests import digest_file
 from tasks.foundation.faults import reach
 from tasks.registry.card import description, public_name
 from tasks.registry.contents import fill
+from tasks.registry.intact import drop_caches
 from tasks.registry.lineage import lineage_tags
 from tasks.registry.package import Package, build, describe
 from tasks.registry.proof import prove
-from tasks.registry.server import PACKAGE_TAG, Registry, StoredVersion
+from tasks.registry.recording import attach_record
+from tasks.registry.server import FILES, FILES_TAG, PACKAGE_TAG, Registry, StoredVersion
 from tasks.registry.values import RegisteredVersion, RegisterRequest
 from tasks.tracking import TrackingSettings
 from tasks.tracking.environment import set_mlflow_defaults
@@ -43,13 +42,14 @@ def register(request: RegisterRequest, tracking: TrackingSettings, artifact_root
     """
     set_mlflow_defaults()
     registry = Registry(tracking)
-    with _scratch(artifact_root) as scratch:
+    with scratch_folder(artifact_root / _SCRATCH) as scratch:
         folder = scratch / "package"
         folder.mkdir()
         fill(request, folder)
         package = describe(folder, request)
         found = registry.find(request.model_name, package.digest)
         stored = found or _publish(request, registry, package)
+        attach_record(request, registry, stored, package.digest)
         reach("register.alias")
         registry.point(request.model_name, request.alias, stored.version)
         reach("register.done")
@@ -71,10 +71,12 @@ def _publish(request: RegisterRequest, registry: Registry, package: Package) -> 
     reach("register.package")
     build(request, package, model, tags)
     prove(model, request)
+    drop_caches(model)  # Python's, of the code that was just proven
     reach("register.upload")
     source = registry.upload(request.run_id, model, f"model-{package.digest[:12]}")
     reach("register.version")
-    return registry.create(request.model_name, source, tags, description(request))
+    files = {FILES_TAG: digest_file(model / FILES)}
+    return registry.create(request.model_name, source, tags | files, description(request))
 
 
 def _tags(request: RegisterRequest, package: Package) -> dict[str, str]:
@@ -97,17 +99,3 @@ def _tags(request: RegisterRequest, package: Package) -> dict[str, str]:
     }
     tags |= lineage_tags(request.sources)
     return {name: value for name, value in tags.items() if value}
-
-
-@contextmanager
-def _scratch(artifact_root: Path) -> Iterator[Path]:
-    """An empty folder that one process at a time has; what a killed one left is removed."""
-    artifact_root.mkdir(parents=True, exist_ok=True)
-    scratch = artifact_root / _SCRATCH
-    with FileLock(artifact_root / f"{_SCRATCH}.lock"):
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)

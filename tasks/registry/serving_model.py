@@ -12,6 +12,7 @@ import importlib
 import json
 import re
 import sys
+import threading
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ DAY = date(2024, 7, 26)
 
 class TunedModel(PythonModel):  # type: ignore[misc]
     """predict(prompts, params={"max_new_tokens": n}) -> one text per prompt."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        """MLflow's server asks from many threads, and PEFT puts other methods into the model while it generates."""
 
     def load_context(self, context: Any) -> None:
         """Verify every packaged file against `files.json`, then load tokenizer and model onto the best device."""
@@ -49,7 +54,8 @@ class TunedModel(PythonModel):  # type: ignore[misc]
         limit = int((params or {}).get("max_new_tokens", self.settings["max_new_tokens"]))
         if limit < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {limit}")
-        return [self.answer(prompt, system, limit) for prompt, system in asked(model_input)]
+        with self.turn:
+            return [self.answer(prompt, system, limit) for prompt, system in asked(model_input)]
 
     def answer(self, prompt: str, system: str, max_new_tokens: int) -> str:
         """The most likely token each time, up to the trained end token; stripped."""

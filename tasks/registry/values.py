@@ -9,6 +9,7 @@ from pydantic import Field
 from tasks.data.settings import DataSettings
 from tasks.foundation.values import Value
 from tasks.methods import Candidate, Source
+from tasks.registry.record import Record
 
 
 class Example(Value):
@@ -53,6 +54,8 @@ class RegisterRequest(Value):
     """The evaluation's limit; the served model's default."""
     example: Example | None = None
     """See `find_example`; None where no question was answered."""
+    record: Record | None = None
+    """What its gate will read; without one it is registered, and passes none."""
 
 
 class RegisteredVersion(Value):

@@ -18,7 +18,10 @@ from tasks.training.recipe import Recipe, write_down
 if TYPE_CHECKING:
     from tasks.tracking.lookup import KnownVersion, Lookup
 
+SERVING = "serving.json"
 _PACKAGE = "artifacts/package"
+_LAYOUT = 2
+"""Of the artifact: `serving.json` lies beside the weights since."""
 
 
 def version_folder(reference: Reference, lookup: Lookup, store: ArtifactStore) -> tuple[Path, KnownVersion]:
@@ -50,18 +53,20 @@ def version_folder(reference: Reference, lookup: Lookup, store: ArtifactStore) -
         _unpack(package, staging, version)
         shutil.rmtree(down)
 
-    artifact = store.make(STEP, digest_value({"package": version.tags[PACKAGE_TAG]}), fetch)
+    artifact = store.make(STEP, digest_value({"package": version.tags[PACKAGE_TAG], "layout": _LAYOUT}), fetch)
     return artifact.path, version
 
 
 def _unpack(package: Path, staging: Path, version: KnownVersion) -> None:
     """Keep `adapter/` or `model/` with its recipe; the base that a package brings along is left."""
-    serving: dict[str, Any] = json.loads(_checked(package, f"{_PACKAGE}/serving.json").read_text(encoding="utf-8"))
+    described = _checked(package, f"{_PACKAGE}/{SERVING}")
+    serving: dict[str, Any] = json.loads(described.read_text(encoding="utf-8"))
     name = "adapter" if serving["adapter"] else "model"
     for path in sorted((package / _PACKAGE / name).rglob("*")):
         if path.is_file():
             _checked(package, path.relative_to(package).as_posix())
     (package / _PACKAGE / name).rename(staging / name)
+    described.rename(staging / SERVING)
     write_down(
         Recipe(method=serving.get("settings"), base_digest=version.tags.get("tuneline.base_digest", "")), staging
     )

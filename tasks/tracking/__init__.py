@@ -4,6 +4,7 @@ Light: nothing here imports MLflow. The sending side is `tasks.tracking.shipper`
 """
 
 from tasks.tracking.owner import hold, inherited, owned_here, reconcile, release
+from tasks.tracking.pages import experiment_page, run_page, version_page
 from tasks.tracking.reachable import check_reachable
 from tasks.tracking.redaction import redact
 from tasks.tracking.run import Run, create_run
@@ -19,11 +20,14 @@ __all__ = [
     "TrackingSettings",
     "check_reachable",
     "create_run",
+    "experiment_page",
     "hold",
     "inherited",
     "owned_here",
     "reconcile",
     "redact",
     "release",
+    "run_page",
     "tracking_uri",
+    "version_page",
 ]

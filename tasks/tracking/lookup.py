@@ -81,18 +81,44 @@ class Lookup:
         return [_known(run) for run in found]
 
     def version(self, name: str, version: str, alias: str) -> KnownVersion | None:
-        """The version of this number, or where the alias stands; None where there is none."""
+        """The version of this number, or where the alias stands; None where there is none.
+
+        The model is asked for first: a server with passwords says of the version of a model that is not there that it
+        is not allowed, not that there is none.
+        """
+        known = self.aliases(name)
+        number = version if known is None or not alias else known.get(alias)
+        if known is None or number is None:
+            return None
         with self._asking():
             try:
                 with two_kinds_of_failure():
-                    found = (
-                        self._client.get_model_version_by_alias(name, alias)
-                        if alias
-                        else self._client.get_model_version(name, version)
-                    )
+                    found = self._client.get_model_version(name, str(number))
             except RefusedError:
                 return None
         return KnownVersion(name=name, version=int(found.version), source=found.source or "", tags=dict(found.tags))
+
+    def aliases(self, name: str) -> dict[str, int] | None:
+        """Alias -> version of a registered model; None where there is no model of this name."""
+        with self._asking():
+            try:
+                with two_kinds_of_failure():
+                    found = self._client.get_registered_model(name).aliases
+            except RefusedError:
+                return None
+        return {alias: int(version) for alias, version in sorted(found.items())}
+
+    def newest(self, name: str) -> KnownVersion | None:
+        """The version with the highest number; None where there is none."""
+        with self._asking(), two_kinds_of_failure():
+            newest = ["version_number DESC"]
+            found = self._client.search_model_versions(f"name = '{name}'", max_results=1, order_by=newest)
+        if not found:
+            return None
+        (version,) = found
+        return KnownVersion(
+            name=name, version=int(version.version), source=version.source or "", tags=dict(version.tags)
+        )
 
     def download(self, run_id: str, path: str, target: Path) -> Path | None:
         """Copy a file or folder of a run's artifacts below `target`; None where the run has nothing there."""

@@ -23,7 +23,7 @@ from tasks.tracking.owner import owned_elsewhere, reconcile
 from tasks.tracking.protocol import Sink, UnavailableError
 from tasks.tracking.redaction import redact
 from tasks.tracking.settings import TrackingSettings
-from tasks.tracking.uri import destination, is_server, tracking_uri, without_password
+from tasks.tracking.uri import destination, tracking_uri
 from tasks.tracking.values import RunRef
 
 log = logging.getLogger(__name__)
@@ -121,23 +121,6 @@ class Shipper:
     def run_id(self, ref: RunRef) -> str | None:
         """The MLflow run, or None before it was created there."""
         return run_id_of(ref)
-
-    def run_url(self, ref: RunRef) -> str | None:
-        """The run's page, or None before it exists and where the tracking URI is a database without pages."""
-        cursor = read_cursor(ref.journal)
-        if cursor is None or not cursor.run_id or not is_server(self._uri):
-            return None
-        return f"{without_password(self._uri)}/#/experiments/{cursor.experiment_id}/runs/{cursor.run_id}"
-
-    def experiment_url(self, name: str | None = None) -> str | None:
-        """The experiment's page; None like `run_url`. `name` is the settings' experiment unless given."""
-        wanted = name or self._settings.experiment
-        cursors = (read_cursor(journal) for journal in journals(self._spool)) if is_server(self._uri) else ()
-        known = {cursor.experiment: cursor.experiment_id for cursor in cursors if cursor and self._is_here(cursor)}
-        return f"{without_password(self._uri)}/#/experiments/{known[wanted]}" if wanted in known else None
-
-    def _is_here(self, cursor: Cursor) -> bool:
-        return cursor.destination == self._destination and bool(cursor.run_id)
 
     def _left(self) -> int:
         return sum(self._left_of(journal) for journal in journals(self._spool))

@@ -20,6 +20,7 @@ from tasks.launch.gangs import current_gangs
 from tasks.launch.kills import Kills, kills_so_far
 from tasks.launch.logs import cap
 from tasks.launch.protocol import Gang
+from tasks.launch.tail import LogTail
 from tasks.training.checkpoints import Checkpoints
 from tasks.training.failing import FAILURE, is_weak, read_failure
 from tasks.training.fence import new_attempt
@@ -49,12 +50,23 @@ class Watch:
         on_metrics: Callable[[list[MetricLine]], None],
         on_progress: Callable[[Progress], None],
         on_note: Callable[[str], None] = lambda text: None,
+        on_output: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`on_note`: what a person should know meanwhile: a queue's state, a start after a death; empty when over."""
+        """Only what comes from now on is passed on.
+
+        Args:
+            work: the worker's folder.
+            on_metrics: gets lines of metrics.jsonl.
+            on_progress: gets each step.
+            on_note: what a person should know meanwhile: a queue's state, a start after a death; empty when over.
+            on_output: gets what ranks print, a line at a time, as far as `LogTail` has room for it.
+        """
         self._work = work
         self._on_metrics = on_metrics
         self._on_progress = on_progress
         self._on_note = on_note
+        self._on_output = on_output
+        self._output = LogTail(work / "log.txt")
         self._metrics = MetricsTail(work / "metrics.jsonl")
         self._passed: set[tuple[int, ...]] = set()
         self._progress: Progress | None = None
@@ -69,11 +81,18 @@ class Watch:
             self._progress = progress
             self._on_progress(progress)
             self._pass_on()
+        for line in self._output.new_lines():
+            self._on_output(line)
 
     def finish(self) -> None:
         """Pass on what is left."""
         self.look()
         self._pass_on()
+
+    def hear_out(self) -> None:
+        """Pass on the last words of ranks that have ended."""
+        for line in self._output.last_lines():
+            self._on_output(line)
 
     def note(self, text: str) -> None:
         """Pass on a note that differs from the last one."""
@@ -130,9 +149,12 @@ def _attempt(request: TrainRequest, job: GangJob, launcher: Launcher, watch: Wat
     kills = kills_so_far()
     reach("launch.start")
     gang = launcher.start(job)
-    with register.running(gang):
-        reach("launch.started")
-        code = _follow(gang, request, HangWatch(request.work, job.ranks, launcher.stall_seconds), watch)
+    try:
+        with register.running(gang):
+            reach("launch.started")
+            code = _follow(gang, request, HangWatch(request.work, job.ranks, launcher.stall_seconds), watch)
+    finally:
+        watch.hear_out()
     watch.finish()
     register.check()
     if code != 0:

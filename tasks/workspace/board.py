@@ -29,6 +29,7 @@ class CellState(Value):
     total: int = 0
     """Units of the phase: steps, rows."""
     loss: float | None = None
+    """Of training: the latest there was."""
     seconds_left: float | None = None
     detail: str = ""
     """Reason of a failure, or a note such as `cached`."""
@@ -47,8 +48,13 @@ class Board:
             path.unlink(missing_ok=True)
 
     def show(self, state: CellState) -> None:
-        """Replace the cell's state atomically. Progress is a courtesy: no fsync, and no step fails for want of it."""
+        """Replace the cell's state atomically; a step that has no loss of its own leaves the one that is there.
+
+        Progress is a courtesy: no fsync, and no step fails for want of it.
+        """
         path = self._folder / f"{digest_text(state.label)[:16]}.json"
+        if state.loss is None and (before := _read(path)):
+            state = state.model_copy(update={"loss": before.loss})
         staged = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         try:
             staged.write_text(state.model_dump_json(), encoding="utf-8")
@@ -59,10 +65,12 @@ class Board:
 
 def read_board(folder: Path) -> list[CellState]:
     """All states, in the order of the list; one that is being replaced right now is read at the next look."""
-    states = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            states.append(CellState.model_validate_json(path.read_bytes()))
-        except (OSError, ValidationError):
-            continue
+    states = filter(None, map(_read, sorted(folder.glob("*.json"))))
     return sorted(states, key=lambda state: (state.position, state.label))
+
+
+def _read(path: Path) -> CellState | None:
+    try:
+        return CellState.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

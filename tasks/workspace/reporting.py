@@ -65,7 +65,7 @@ def reporting(place: Place, phase: Phase) -> Iterator[Reporter]:
 @contextmanager
 def working(place: Place, phase: Phase) -> Iterator[Reporter]:
     """Like `reporting`, for a step that needs one of the flow's slots; the board says `waiting` until one is free."""
-    with reporting(place, "waiting"), current_slots().hold() as devices:
+    with reporting(place, "waiting") as waiting, current_slots().hold(waiting.note) as devices:
         reporter = Reporter(place, phase, devices)
         reporter.show(CellState(label=place.label, phase=phase))
         yield reporter

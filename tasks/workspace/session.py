@@ -14,8 +14,8 @@ from tasks.launch.children import children
 from tasks.launch.gangs import GRACE_SECONDS, gangs
 from tasks.launch.launchers import Launcher
 from tasks.launch.reap import make_way
-from tasks.launch.slots import Slots, accelerators, sharing, slots_for
-from tasks.tracking import Run, RunRef, create_run, owned_here
+from tasks.launch.slots import Permit, Slots, accelerators, free_for_all, sharing, slots_for
+from tasks.tracking import Run, RunRef, create_run, owned_here, run_page
 from tasks.tracking.settings import TrackingSettings
 from tasks.tracking.shipper import Shipper
 from tasks.workspace.board import Board, CellState
@@ -46,10 +46,10 @@ class Opening(Value):
 class Session:
     """An open session: the place of the shared steps, and the way to MLflow."""
 
-    def __init__(self, place: Place, shipper: Shipper, flush_seconds: float) -> None:
+    def __init__(self, place: Place, shipper: Shipper, tracking: TrackingSettings) -> None:
         self.place = place
         self._shipper = shipper
-        self._flush_seconds = flush_seconds
+        self._tracking = tracking
 
     @property
     def unsent(self) -> int:
@@ -58,20 +58,27 @@ class Session:
 
     def flush(self) -> None:
         """Send what is left to MLflow, for the time that the settings allow."""
-        self._shipper.flush(self._flush_seconds)
+        self._shipper.flush(self._tracking.flush_seconds)
 
     def run_id(self, ref: RunRef) -> str:
         """MLflow's id of a run; empty while the server does not know it."""
         return self._shipper.run_id(ref) or ""
 
+    def page_of(self, ref: RunRef) -> str | None:
+        """MLflow's page of a run; None while there is none."""
+        return run_page(self._tracking, ref)
+
 
 @contextmanager
-def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
-    """Open the record, the slots and the child processes; end ranks and children first, the record last."""
+def session(opening: Opening, workspace: Workspace, permit: Permit = free_for_all) -> Iterator[Session]:
+    """Open the record, the slots and the child processes; end ranks and children first, the record last.
+
+    `permit`: leave for cells to work beside other runs, where somebody counts the accelerators of all of them.
+    """
     make_way(GRACE_SECONDS)
-    board = workspace.report(opening.name) / "progress"
+    board = workspace.board(opening.name)
     Board(board).clear()
-    slots = slots_for(opening.distributed, accelerators(), _cores())
+    slots = slots_for(opening.distributed, accelerators(), _cores(), permit)
     with Shipper(opening.tracking, workspace.spool, workspace.mlflow_artifacts) as shipper:
         run = create_run(
             workspace.spool,
@@ -80,7 +87,7 @@ def session(opening: Opening, workspace: Workspace) -> Iterator[Session]:
             tags={"tuneline.flow": opening.flow},
         )
         place = Place(workspace=workspace, board=board, label=SHARED, position=0, run=run)
-        held = Session(place, shipper, opening.tracking.flush_seconds)
+        held = Session(place, shipper, opening.tracking)
         try:
             log_file = workspace.report(opening.name) / "children.log"
             pool = children(slots.count, log_file, opening.distributed.stall_seconds)

@@ -49,6 +49,10 @@ class Workspace(Value):
         """Folder of one experiment's comparison, progress and log."""
         return self.runs / "reports" / name
 
+    def board(self, name: str) -> Path:
+        """Folder of the board of one experiment's run."""
+        return self.report(name) / "progress"
+
 
 class Place(Value):
     """Where one cell, or the steps that all cells share, reports to: an argument of every task."""

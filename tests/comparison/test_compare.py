@@ -37,6 +37,13 @@ def test_delta_is_the_difference_to_the_untuned_base() -> None:
     assert rows["ia3"].delta == {}
 
 
+def test_the_champion_stands_in_the_order_and_never_wins() -> None:
+    rows = [row("champion", metrics={"loss": 0.5}), row("lora", metrics={"loss": 1.0})]
+    comparison = compare("nightly", rows, [LOSS], "loss", DIGEST)
+    assert [each.label for each in comparison.rows] == ["champion", "lora"]
+    assert comparison.winner == "lora"
+
+
 def test_without_a_base_there_are_no_deltas() -> None:
     rows = [each for each in five_rows() if each.kind != "none"]
     assert all(each.delta == {} for each in compare("c", rows, [LOSS], "loss", DIGEST).rows)
@@ -115,3 +122,9 @@ def test_a_hard_prompt_cannot_win_and_where_it_is_better_that_is_said() -> None:
     assert "Winner by lowest loss: lora." in to_markdown(hard_and_soft(1.5)).splitlines()
     verdict = "Winner by lowest loss: lora. 5-shot is better and trains nothing, so it cannot win."
     assert verdict in to_markdown(hard_and_soft(0.5)).splitlines()
+
+
+def test_a_champion_that_is_better_than_all_challengers_is_said_to_be() -> None:
+    rows = [row("champion", label="champion (version 3)", metrics={"loss": 0.4}), row("lora", metrics={"loss": 0.9})]
+    said = to_markdown(compare("c", rows, [LOSS], "loss", DIGEST)).splitlines()
+    assert "Winner by lowest loss: lora. champion (version 3) is better and in production already." in said

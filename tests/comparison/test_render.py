@@ -24,6 +24,12 @@ def test_markdown_names_the_winner_and_shows_value_and_difference() -> None:
     assert "| 1.100 | -3.200 | 31.23 | +31.11 | 260k | 812MB | 1m05s | 12.3k | 1.04MB | - |" in full
 
 
+def test_markdown_links_the_names_that_lead_somewhere() -> None:
+    lines = to_markdown(five_cells(), {"full": "http://m/1"}).splitlines()
+    assert any(line.startswith("| **[full](http://m/1)** |") for line in lines)
+    assert any(line.startswith("| lora |") for line in lines)
+
+
 def test_markdown_tables_stay_whole_when_a_reason_has_a_pipe_and_a_line_break() -> None:
     text = to_markdown(five_cells())
     assert r"- ia3 failed: the loss became NaN at step 12. Lower the \| learning_rate" in text

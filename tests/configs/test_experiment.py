@@ -52,6 +52,26 @@ def methods(*settings: dict[str, object]) -> list[Method]:
         ("registry: {model: m, alias: latest}\n", 'registry.alias: "latest" is no alias. Allowed: letters, digits'),
         ("registry: {model: m, alias: v2}\n", 'registry.alias: "v2" is no alias.'),
         (
+            "registry: {model: m, alias: champion}\n",
+            "registry.alias: champion is moved by `tuneline promote` and `tuneline rollback` alone, past a gate.",
+        ),
+        (
+            "registry: {gate: {thresholds: {loss: {}}}}\n",
+            "registry.gate.thresholds.loss: neither min nor max is given, so nothing would be checked",
+        ),
+        (
+            "registry: {gate: {thresholds: {loss: {min: 2, max: 1}}}}\n",
+            "registry.gate.thresholds.loss: min 2 is above max 1, so nothing could pass",
+        ),
+        (
+            "registry: {gate: {champion: {metric: bleu}}}\n",
+            'registry.gate.champion.metric: "bleu" is not measured. Allowed: loss. Add it to evaluation.metrics.',
+        ),
+        (
+            "registry: {gate: {max_forgetting: 0.1}}\n",
+            "registry.gate.max_forgetting: forgetting is measured on a probe, and there is none. Set evaluation.probe.",
+        ),
+        (
             "evaluation: {size_metrics: [bleu]}\n",
             "evaluation.size_metrics: no method's result can be served in several sizes. "
             "Remove it, or add such a method.",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.worlds import tuneline, write_world
+from tests.ports import free_port
 from tests.prefect_server import serving_prefect
 
 
@@ -17,10 +18,16 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> tuple[Path, str]:
+def mlflow_url() -> str:
+    """Where the pages of MLflow will be, for links that lead there."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: str, mlflow_url: str) -> tuple[Path, str]:
     """A folder in which the toy experiment was run once, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     write_world(folder)
-    done = tuneline(folder, "run", "toy.yaml")
+    done = tuneline(folder, "run", "toy.yaml", f"tracking.ui_url={mlflow_url}")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout

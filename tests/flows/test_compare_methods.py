@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -91,7 +90,7 @@ def test_configuration_environment_code_and_data_are_recorded_with_the_cell(fini
     assert lora.inputs.dataset_inputs[0].dataset.name == "train"
 
 
-def test_the_comparison_is_in_mlflow_in_the_report_and_in_prefect(finished: Finished, prefect_server: str) -> None:
+def test_the_comparison_is_in_mlflow_and_in_the_report(finished: Finished) -> None:
     folder, _ = finished
     mlflow = client(folder)
     parent = parents_of(runs_of(mlflow))[0]
@@ -99,13 +98,6 @@ def test_the_comparison_is_in_mlflow_in_the_report_and_in_prefect(finished: Fini
     files = {"comparison.md", "comparison.csv", "comparison.json", "comparison.png"}
     assert {f"comparison/{name}" for name in files} <= stored
     assert files <= {path.name for path in (folder / "runs/reports/toy/comparison").iterdir()}
-    request = urllib.request.Request(  # noqa: S310
-        f"{prefect_server}/artifacts/filter",
-        data=json.dumps({"artifacts": {"key": {"any_": ["comparison-toy"]}}}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
-        assert "| lora |" in json.load(answer)[0]["data"]
 
 
 def test_the_registered_model_answers_as_the_evaluation_saw(finished: Finished, tmp_path: Path) -> None:

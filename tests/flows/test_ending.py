@@ -61,7 +61,7 @@ def test_the_outcome_stands_when_the_server_is_gone(server: OwnServer) -> None:
         server.stop()
         return ended(OUTCOME)
 
-    end = run_to_its_end(toy, "toy.yaml", [])
+    end = run_to_its_end(toy, {"experiment": "toy.yaml"}, FlowOutcome)
     assert (end.outcome, end.recorded) == (OUTCOME, False)
 
 
@@ -78,7 +78,7 @@ def test_the_failure_stands_when_the_server_is_gone(
         raise raised
 
     with pytest.raises(seen):
-        run_to_its_end(toy, "toy.yaml", [])
+        run_to_its_end(toy, {"experiment": "toy.yaml"}, FlowOutcome)
 
 
 def test_outcome_and_failure_are_handed_on_when_the_server_is_there(prefect_server: str) -> None:
@@ -89,10 +89,10 @@ def test_outcome_and_failure_are_handed_on_when_the_server_is_there(prefect_serv
         return ended(OUTCOME)
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
-        end = run_to_its_end(toy, "toy.yaml", [])
+        end = run_to_its_end(toy, {"experiment": "toy.yaml"}, FlowOutcome)
         assert (end.outcome, end.recorded) == (OUTCOME, True)
         with pytest.raises(DataError, match="no rows"):
-            run_to_its_end(toy, "toy.yaml", ["data.train=nothing"])
+            run_to_its_end(toy, {"experiment": "toy.yaml", "overrides": ["data.train=nothing"]}, FlowOutcome)
 
 
 def test_a_server_that_is_gone_before_the_flow_begins_is_named(server: OwnServer) -> None:
@@ -102,7 +102,7 @@ def test_a_server_that_is_gone_before_the_flow_begins_is_named(server: OwnServer
 
     server.stop()
     with pytest.raises(DependencyError, match="Prefect's server does not answer"):
-        run_to_its_end(toy, "toy.yaml", [])
+        run_to_its_end(toy, {"experiment": "toy.yaml"}, FlowOutcome)
 
 
 class Refused:
@@ -121,5 +121,5 @@ class Refused:
 
 def test_a_password_in_the_servers_address_is_not_said() -> None:
     with pytest.raises(DependencyError, match="503 Service Unavailable") as failed:
-        run_to_its_end(Refused(), "toy.yaml", [])  # type: ignore[arg-type]
+        run_to_its_end(Refused(), {"experiment": "toy.yaml"}, FlowOutcome)  # type: ignore[arg-type]
     assert "s3cretpass" not in str(failed.value)

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.browser import PAGE_MILLISECONDS, chromium, needs_chromium
+from tests.flows.test_page import comparison_in
 from tests.flows.worlds import cells_of, client, parents_of, runs_of, started
 from tests.launch.worlds import wait_until
 from tests.ports import free_port
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: infra/install-system-packages.sh"),
-]
-PAGE_MILLISECONDS = 120_000
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1500), needs_chromium]
 OPEN_CHILDREN = "[role=row] button[data-component-id*=runnamecellrenderer]"
 """The little plus in front of a parent run."""
 
 
 @pytest.fixture(scope="module")
-def pages(finished: tuple[Path, str]) -> Iterator[tuple[Path, str]]:
+def pages(finished: tuple[Path, str], mlflow_url: str) -> Iterator[tuple[Path, str]]:
     """`tuneline ui` over the finished run; the folder and MLflow's address."""
     folder, _ = finished
-    mlflow, prefect = free_port(), free_port()
-    with started(folder, "ui", "--mlflow-port", str(mlflow), "--prefect-port", str(prefect)) as process:
+    mlflow, prefect = mlflow_url.rpartition(":")[2], str(free_port())
+    with started(folder, "ui", "--mlflow-port", mlflow, "--prefect-port", prefect) as process:
         assert process.stdout is not None
-        assert f"http://127.0.0.1:{mlflow}" in process.stdout.readline()
-        yield folder, f"http://127.0.0.1:{mlflow}"
+        assert mlflow_url in process.stdout.readline()
+        yield folder, mlflow_url
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=options, timeout=PAGE_MILLISECONDS)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
@@ -85,6 +77,24 @@ def test_mlflow_shows_the_registered_version_with_its_alias(pages: tuple[Path, s
 def test_prefect_shows_the_flow_run_by_its_name(prefect_server: str, finished: tuple[Path, str], page: Page) -> None:
     page.goto(prefect_server.removesuffix("/api") + "/runs")
     page.get_by_text("compare toy.yaml").first.wait_for()
+
+
+def test_the_comparison_in_prefect_has_its_picture_and_leads_to_the_run_in_mlflow(
+    prefect_server: str, pages: tuple[Path, str], page: Page
+) -> None:
+    folder, address = pages
+    runs = runs_of(client(folder))
+    lora = cells_of(runs, parents_of(runs)[0])["lora"].info.run_id
+    page.goto(
+        f"{prefect_server.removesuffix('/api')}/artifacts/artifact/{comparison_in(prefect_server, address)['id']}"
+    )
+    picture = page.get_by_alt_text("comparison")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+    link = page.get_by_role("link", name="lora", exact=True)
+    assert str(link.get_attribute("href")).endswith(f"/runs/{lora}")
+    page.goto(str(link.get_attribute("href")))
+    page.get_by_text("eval/heldout/loss").first.wait_for()
 
 
 def test_ui_ends_both_servers_when_it_is_told_to(finished: tuple[Path, str]) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas import FlowRun
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 from rich.console import Console
 
 from flows.commands import reconcile as command
-from flows.reconcile import close_flow_runs, note_flow_run, prefect_client, reconcile_left_open
+from flows.reconcile import NOTED, close_flow_runs, note_flow_run, prefect_client, reconcile_left_open
 from tasks.foundation.errors import ConfigError, DependencyError
 from tasks.launch.ownership import this_process
 from tasks.tracking import RunRef
@@ -112,6 +112,17 @@ def test_a_flow_run_that_ended_in_order_leaves_no_note(here: Workspace) -> None:
         process.wait()
 
     assert state_of(run) == "Completed"
+    assert notes_in(here) == []
+
+
+def test_the_runner_of_a_cancelled_flow_run_takes_the_dead_ones_note_away(here: Workspace) -> None:
+    """Prefect's runner calls the hook in a process of its own, by the names of its arguments."""
+    with running_flow(here.runs.parent) as (run, _):
+        pass
+
+    assert len(notes_in(here)) == 1
+    for hook in NOTED["on_cancellation"]:
+        hook(flow=reconcile_left_open, flow_run=FlowRun(id=run, flow_id=uuid.uuid4()), state=Cancelled())
     assert notes_in(here) == []
 
 

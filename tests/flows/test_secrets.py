@@ -28,7 +28,7 @@ def test_an_override_with_a_password_never_reaches_prefect(tmp_path: Path, uri: 
 def test_a_flow_started_in_prefects_page_refuses_it_as_well(tmp_path: Path) -> None:
     write_world(tmp_path)
     with pytest.raises(ConfigError, match=r"tracking\.uri: .*MLFLOW_TRACKING_URI"):
-        load_settings(str(tmp_path / "toy.yaml"), [f"tracking.uri=http://ann:{SECRET}@127.0.0.1:9"])
+        load_settings(str(tmp_path / "toy.yaml"), {"tracking": {"uri": f"http://ann:{SECRET}@127.0.0.1:9"}})
 
 
 def test_the_list_of_processes_does_not_show_the_password_of_the_pages_store(tmp_path: Path) -> None:

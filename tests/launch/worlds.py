@@ -35,11 +35,13 @@ def job_in(folder: Path, ranks: int = 1, devices: tuple[str, ...] = (), **asked:
     )
 
 
-def wait_until(condition: Callable[[], bool], patience_seconds: float = PATIENCE_SECONDS) -> None:
+def wait_until(
+    condition: Callable[[], bool], patience_seconds: float = PATIENCE_SECONDS, every_seconds: float = 0.02
+) -> None:
     end = time.monotonic() + patience_seconds
     while not condition():
         assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
+        time.sleep(every_seconds)
 
 
 def said(folder: Path, ranks: int = 1) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ def registration_of(world: World, run_id: str) -> Registration:
         data=DataSettings(train="a.csv"),
         max_new_tokens=96,
         context=SHARED,
+        metric="loss",
     )
 
 

@@ -49,7 +49,18 @@ def registered(
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    """But for Python's caches, which whoever loads a model in place leaves there: tests share this registry."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def test_the_proof_leaves_nothing_of_its_own_in_the_package(
+    world: World, base: BaseModel, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python keeps the compiled code of what it loads beside it, unless somebody has turned that off."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    version = register(make_request(world, make_full(base, tmp_path / "model", 5), name), world.tracking, world.root)
+    assert not list(package_of(world, version).rglob("__pycache__"))
 
 
 def is_pickle(path: Path) -> bool:
@@ -149,7 +160,7 @@ def test_only_what_serves_is_required() -> None:
 def test_tags_lead_back_to_run_data_base_method_and_code(
     registered: tuple[RegisterRequest, RegisteredVersion, Path], world: World
 ) -> None:
-    request, version, _ = registered
+    request, version, package = registered
     stored = world.client.get_model_version(version.name, str(version.version))
     assert stored.run_id == request.run_id
     assert request.candidate.weights is not None
@@ -158,6 +169,7 @@ def test_tags_lead_back_to_run_data_base_method_and_code(
     sha = hashlib.sha256((request.candidate.weights / "adapter_model.safetensors").read_bytes()).hexdigest()
     assert stored.tags == {
         "tuneline.package_sha256": version.digest,
+        "tuneline.files_sha256": hashlib.sha256((package / "files.json").read_bytes()).hexdigest(),
         "tuneline.weights_sha256": hashlib.sha256(f'{{"adapter_model.safetensors":"{sha}"}}'.encode()).hexdigest(),
         "tuneline.run_id": request.run_id,
         "tuneline.label": "prompt_tuning",
@@ -227,6 +239,8 @@ HUB_CHILD = """
 import sys
 from pathlib import Path
 from tests.registry.worlds import *
+from tasks.foundation.errors import IntegrityError
+from tasks.registry.fetch import verified
 from tasks.registry.register import register
 
 folder, snapshot, revision = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -234,11 +248,19 @@ world = make_world(folder / "world")
 base = resolve_base(ModelSettings(name_or_path="org/tiny", revision=revision), snapshot)
 candidate = make_adapter("lora", base, folder / "adapter")
 version = register(make_request(world, candidate), world.tracking, world.root)
+assert verified(package_of(world, version), version.digest).holds == "adapter"
+(snapshot / "config.json").open("a").write(" ")
+try:
+    verified(package_of(world, version), version.digest)
+except IntegrityError as error:
+    print(error)
 print(package_of(world, version))
 """
 
 
-def test_a_base_from_the_hub_is_named_by_its_revision_and_not_copied(base: BaseModel, tmp_path: Path) -> None:
+def test_a_base_from_the_hub_is_named_by_its_revision_and_not_copied_and_verified_before_it_serves(
+    base: BaseModel, tmp_path: Path
+) -> None:
     """In a process of its own, since the hub's cache is chosen when its client is imported. No network is there."""
     snapshot = tmp_path / "home" / "hub" / "models--org--tiny" / "snapshots" / REVISION
     snapshot.mkdir(parents=True)
@@ -249,7 +271,9 @@ def test_a_base_from_the_hub_is_named_by_its_revision_and_not_copied(base: BaseM
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    package = Path(done.stdout.splitlines()[-1]) / "artifacts" / "package"
+    said, place = done.stdout.splitlines()[-2:]
+    assert "the base org/tiny has the digest" in said
+    package = Path(place) / "artifacts" / "package"
     assert sorted(path.name for path in package.iterdir()) == ["adapter", "serving.json", "tokenizer"]
     assert read_json(package / "serving.json")["base"] == {"folder": "", "hub": "org/tiny", "revision": REVISION}
 

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,23 @@ def test_the_folder_loads_wherever_it_is_moved(world: World, base: BaseModel, tm
     request = make_request(world, make_adapter("prompt_tuning", base, tmp_path / "again"), name)
     assert request.example is not None
     assert model.predict([{"prompt": PROMPT}]) == [request.example.answer]
+
+
+def test_requests_at_the_same_time_get_the_answers_that_they_get_alone(
+    world: World, base: BaseModel, tmp_path: Path, name: str
+) -> None:
+    candidate = make_adapter("prefix_tuning", base, tmp_path / "adapter")
+    version = register(make_request(world, candidate, name, example=None), world.tracking, world.root)
+    model = mlflow.pyfunc.load_model(str(package_of(world, version)))
+
+    def ask(length: int) -> str:
+        answer: list[str] = model.predict(pd.DataFrame({"prompt": ["abc " * length]}), {"max_new_tokens": length * 4})
+        return answer[0]
+
+    lengths = [1, 6, 3, 5, 2, 4] * 4
+    alone = {length: ask(length) for length in sorted(set(lengths))}
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(ask, lengths)) == [alone[length] for length in lengths]
 
 
 def test_max_new_tokens_shortens_an_answer(world: World, base: BaseModel, tmp_path: Path, name: str) -> None:

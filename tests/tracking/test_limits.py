@@ -28,6 +28,7 @@ def test_nested_settings_become_flat_params() -> None:
         "training.bf16": "False",
         "folder": "runs",
         "tracking.uri": "sqlite:///a.db",
+        "tracking.ui_url": "None",
         "tracking.experiment": "None",
         "tracking.flush_seconds": "10.0",
     }

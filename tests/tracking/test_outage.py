@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking import MetricPoint, Run, RunRef, TrackingSettings, create_run
+from tasks.tracking import MetricPoint, Run, RunRef, TrackingSettings, create_run, run_page
 from tasks.tracking.journal import beside
 from tasks.tracking.shipper import Shipper
 from tests.tracking.conftest import Server
@@ -60,7 +60,7 @@ def test_row_36_down_at_the_start_and_throughout_then_everything_is_there_once_a
     with Shipper(TrackingSettings(uri=proxy.uri, flush_seconds=120), tmp_path / "spool", tmp_path) as shipper:
         assert shipper.flush(120) == 0
         run_id = shipper.run_id(ref)
-        url = shipper.run_url(ref)
+        url = run_page(TrackingSettings(uri=proxy.uri), ref)
 
     check(server, "down throughout", run_id)
     assert url is not None and url.startswith(f"{proxy.uri}/#/experiments/") and url.endswith(f"/runs/{run_id}")
@@ -106,7 +106,7 @@ def test_a_password_is_used_and_told_to_nobody(
             shipper.flush(0.2)
         proxy.turn("pass")
         assert shipper.flush(120) == 0
-        url = shipper.run_url(ref)
+        url = run_page(TrackingSettings(uri=uri), ref)
 
     printed = capfd.readouterr()
     in_spool = "".join(file.read_text() for file in (tmp_path / "spool").rglob("*.json*"))

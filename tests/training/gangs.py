@@ -74,7 +74,8 @@ class Seen:
     def __init__(self, work: Path) -> None:
         self.lines: list[MetricLine] = []
         self.notes: list[str] = []
-        self.watch = Watch(work, self.lines.extend, lambda progress: None, self.notes.append)
+        self.output: list[str] = []
+        self.watch = Watch(work, self.lines.extend, lambda progress: None, self.notes.append, self.output.append)
 
     @property
     def losses(self) -> list[tuple[int, float]]:

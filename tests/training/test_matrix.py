@@ -56,6 +56,9 @@ EVERYTHING = [
     if (kind, strategy, ranks) not in DIAGONAL and (strategy, ranks) not in {("fsdp2", 1), ("ddp", 1)}
 ]
 
+IN_CI = 5
+"""Every fifth of them stands for the rest in CI: coprime to the number of strategies, so that all of these are met."""
+
 Reference = Callable[[str], tuple[TrainRequest, TrainResult]]
 
 
@@ -106,7 +109,10 @@ def test_each_method_under_one_engine(
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(("kind", "strategy", "ranks"), EVERYTHING)
+@pytest.mark.parametrize(
+    ("kind", "strategy", "ranks"),
+    [pytest.param(*case, marks=pytest.mark.cross if place % IN_CI else ()) for place, case in enumerate(EVERYTHING)],
+)
 def test_every_method_under_every_engine(
     base: BaseModel, tokens: Artifact, alone: Reference, tmp_path: Path, kind: str, strategy: str, ranks: int
 ) -> None:

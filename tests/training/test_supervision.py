@@ -30,7 +30,7 @@ from tasks.training.failing import lost_peer, read_failure, write_failure
 from tasks.training.supervision import cause_of
 from tasks.training.values import TrainRequest
 from tests.launch.worlds import wait_until
-from tests.training.gangs import ForkLauncher, run_gang
+from tests.training.gangs import ForkedGang, ForkLauncher, run_gang
 from tests.training.ranks import fork_ranks
 from tests.training.worlds import LORA, request_in, toy_cell
 from tests.workspace.worlds import arrived, place_in
@@ -169,6 +169,31 @@ def test_a_gang_that_is_still_there_keeps_its_attempt_and_another_request_begins
     assert attempt_of(request_here.model_copy(update={"cell": again})) == first
     relabelled = request_here.cell.model_copy(update={"label": "another"})
     assert attempt_of(request_here.model_copy(update={"cell": relabelled})) != first
+
+
+class LastWords(ForkedGang):
+    """A gang that writes into its log and is gone."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__([])
+        with log.open("ab") as file:
+            file.write(b"it goes on\nIllegal instruction \xff")
+
+    def poll(self) -> int | None:
+        return 1
+
+
+class Dying(ForkLauncher):
+    def start(self, job: GangJob) -> ForkedGang:
+        return LastWords(job.log)
+
+
+def test_what_dying_ranks_said_is_passed_on_once_to_the_last_word(request_here: TrainRequest) -> None:
+    request_here.work.mkdir(parents=True, exist_ok=True)
+    (request_here.work / "log.txt").write_text("an earlier attempt\n", encoding="utf-8")
+    error, seen = run_gang(request_here, Dying(max_restarts=1))
+    assert isinstance(error, RankError)
+    assert seen.output == ["it goes on", "Illegal instruction \N{REPLACEMENT CHARACTER}"] * 2
 
 
 def test_a_start_after_a_death_stands_in_the_cells_run(base: BaseModel, tokens: Artifact, tmp_path: Path) -> None:

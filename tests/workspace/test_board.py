@@ -26,6 +26,13 @@ def test_a_state_is_read_as_it_was_shown_and_replaced_by_the_next(board: Board, 
     assert read_board(tmp_path) == [state]
 
 
+def test_the_loss_of_training_stays_while_the_cell_goes_on(board: Board, tmp_path: Path) -> None:
+    for state in (CellState(label="lora", phase="train", loss=1.5), CellState(label="lora", phase="done")):
+        board.show(state)
+
+    assert (read_board(tmp_path)[0].phase, read_board(tmp_path)[0].loss) == ("done", 1.5)
+
+
 def test_states_come_in_the_order_of_the_list_and_not_of_their_arrival(board: Board, tmp_path: Path) -> None:
     for label, position in (("c", 2), ("b", 1), ("a", 2), ("shared", 0)):
         board.show(CellState(label=label, phase="waiting", position=position))

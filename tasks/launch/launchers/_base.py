@@ -51,6 +51,11 @@ class Launcher(Settings):
         """Nodes of one gang."""
         return 1
 
+    @property
+    def ranks_here(self) -> int:
+        """Ranks of one cell on this machine."""
+        return self.ranks_per_node
+
     def layout(self, deepspeed: dict[str, object] | None, *, accelerators: bool) -> Layout:
         """The gang of one cell.
 

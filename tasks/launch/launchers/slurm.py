@@ -111,6 +111,11 @@ class SlurmLauncher(Launcher):
         """With `accelerator: auto`, ranks compute on what the job asks for: this machine's own do not matter."""
         return super().layout(deepspeed, accelerators=self.asks_for_gpus)
 
+    @property
+    def ranks_here(self) -> int:
+        """None: Slurm counts them."""
+        return 0
+
     def slot_groups(self, devices: tuple[str, ...], cores: int) -> tuple[tuple[str, ...], ...]:
         """No accelerators of this machine."""
         return ((),) * (self.parallel_cells or _CELLS)
