@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from prefect import task
 
 from tasks.comparison.compare import compare as build_comparison
 from tasks.comparison.render import to_markdown, verdict
-from tasks.comparison.report import PICTURE, write_report
+from tasks.comparison.report import PICTURE, written_report
 from tasks.comparison.values import Comparison, MetricColumn
 from tasks.foundation.values import Value
 from tasks.page import artifact_key, linked, show
@@ -51,19 +50,20 @@ def compare(
         comparison = build_comparison(yardstick.name, rows, yardstick.columns, yardstick.metric, digest)
         samples = {o.cell.label: o.evaluated.samples for o in outcomes if o.evaluated}
         folder = place.workspace.report(yardstick.name) / "comparison"
-        write_report(comparison, samples, folder)
-        record_comparison(comparison, folder, place.run)
+        with written_report(comparison, samples, folder) as report:
+            record_comparison(comparison, report, place.run)
+            picture = (folder / PICTURE).read_bytes()
         runs = {o.cell.label: o.run for o in outcomes}
         if champion and champion.merged and champion.run:
             runs[champion.merged.candidate.label] = champion.run
         links = {label: page for label, run in runs.items() if (page := run_page(tracking, run))}
-        show_comparison(comparison, links, experiment_page(tracking, place.run), folder / PICTURE)
+        show_comparison(comparison, links, experiment_page(tracking, place.run), picture)
         return comparison
 
 
-def show_comparison(comparison: Comparison, links: Mapping[str, str], all_runs: str | None, picture: Path) -> None:
+def show_comparison(comparison: Comparison, links: Mapping[str, str], all_runs: str | None, picture: bytes) -> None:
     """Put table and picture on Prefect's page; the picture within the document, since it has no address of its own."""
     runs = linked("All runs in MLflow", all_runs) if all_runs else "`tuneline ui` shows the runs in MLflow."
-    drawn = f"![comparison](data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()})"
+    drawn = f"![comparison](data:image/png;base64,{base64.b64encode(picture).decode()})"
     text = f"{to_markdown(comparison, links)}\n{runs}\n\n{drawn}\n"
     show(text, key=artifact_key("comparison", comparison.name), about=verdict(comparison))

@@ -108,12 +108,12 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file atomically: it holds the old text or the new one, whatever happens."""
+def write_durably(path: Path, content: str | bytes) -> None:
+    """Replace a file atomically: it holds the old content or the new one, whatever happens."""
     staged = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
-        with staged.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with staged.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         staged.replace(path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,8 +17,8 @@ from tasks.comparison.values import Comparison, ComparisonRow
 _LINE, _BASE = "#4878a8", "#9a9a9a"
 
 
-def draw_sizes(comparison: Comparison, path: Path) -> None:
-    """Write a PNG: cells below each other, metrics beside each other, sizes from the largest to the smallest.
+def drawn_sizes(comparison: Comparison) -> bytes:
+    """A PNG: cells below each other, metrics beside each other, sizes from the largest to the smallest.
 
     A metric has one scale, so that its curves can be compared.
     The same comparison gives the same bytes. There is at least one cell with sizes. The untuned base is a dashed line
@@ -35,7 +35,9 @@ def draw_sizes(comparison: Comparison, path: Path) -> None:
         for name, axes in zip(metrics, across, strict=True):
             _panel(axes, row, name, None if base is None else base.metrics.get(name))
     figure.suptitle(f"{comparison.name}: quality per size", fontsize=12, fontweight="bold")
-    figure.savefig(path, format="png", metadata={"Software": None})
+    written = io.BytesIO()
+    figure.savefig(written, format="png", metadata={"Software": None})
+    return written.getvalue()
 
 
 def _panel(axes: Axes, row: ComparisonRow, metric: str, base: float | None) -> None:

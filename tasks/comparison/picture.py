@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,8 +22,8 @@ _PLACES = ((7, 0, "left"), (-7, 0, "right"), (0, 9, "center"), (0, -9, "center")
 """Where a point's name may stand: offset in points from the point, and its alignment."""
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Write a PNG: bars for the deciding metric and up to two more, and a scatter over trainable parameters.
+def drawn(comparison: Comparison) -> bytes:
+    """A PNG: bars for the deciding metric and up to two more, and a scatter over trainable parameters.
 
     The same comparison gives the same bytes. Cells without a score are named under the picture, not drawn.
     """
@@ -40,7 +40,9 @@ def draw(comparison: Comparison, path: Path) -> None:
     _titles(figure, comparison, rows)
     canvas.draw()
     _name_points(scatter, comparison, rows)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    written = io.BytesIO()
+    figure.savefig(written, format="png", metadata={"Software": None})
+    return written.getvalue()
 
 
 def _chosen_metrics(comparison: Comparison) -> list[str]:

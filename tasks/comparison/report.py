@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from tasks.artifacts import write_durably
 from tasks.comparison import picture, samples
-from tasks.comparison.curves import draw_sizes
+from tasks.comparison.curves import drawn_sizes
 from tasks.comparison.render import to_csv, to_markdown
 from tasks.comparison.sizes import sized_rows
 from tasks.comparison.values import Comparison
@@ -16,17 +19,36 @@ from tasks.evaluation.values import Sample
 PICTURE = "comparison.png"
 
 
-def write_report(comparison: Comparison, answers: Mapping[str, Sequence[Sample]], folder: Path) -> None:
-    """Replace all files of the folder.
+@contextmanager
+def written_report(
+    comparison: Comparison, answers: Mapping[str, Sequence[Sample]], folder: Path
+) -> Iterator[tuple[Path, ...]]:
+    """The files of the report, instead of all that lay in the folder; within the block nobody else replaces them.
+
+    Runs of one experiment have one folder, and may end at the same time.
 
     `answers`: label -> predictions for the same prompts.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_durably(folder / "comparison.md", to_markdown(comparison))
-    write_durably(folder / "comparison.csv", to_csv(comparison))
-    write_durably(folder / "comparison.json", comparison.model_dump_json(indent=2))
-    picture.draw(comparison, folder / PICTURE)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        contents = _contents(comparison, answers)
+        for name, content in contents.items():
+            write_durably(folder / name, content)
+        for path in folder.iterdir():
+            if path.name not in contents and path.is_file():
+                path.unlink()
+        yield tuple(folder / name for name in contents)
+
+
+def _contents(comparison: Comparison, answers: Mapping[str, Sequence[Sample]]) -> dict[str, str | bytes]:
+    contents: dict[str, str | bytes] = {
+        "comparison.md": to_markdown(comparison),
+        "comparison.csv": to_csv(comparison),
+        "comparison.json": comparison.model_dump_json(indent=2),
+        PICTURE: picture.drawn(comparison),
+    }
     if sized_rows(comparison):
-        draw_sizes(comparison, folder / "sizes.png")
+        contents["sizes.png"] = drawn_sizes(comparison)
     if any(answers.values()):
-        write_durably(folder / "samples.md", samples.to_markdown(answers))
+        contents["samples.md"] = samples.to_markdown(answers)
+    return contents

@@ -46,10 +46,13 @@ def record_vocabulary(extended: ExtendedBase, runs: Sequence[RunRef]) -> None:
         run.set_tags({"tuneline.extended_from": extended.origin} | origin_tags(extended.artifact, ref))
 
 
-def record_comparison(comparison: Comparison, folder: Path, ref: RunRef) -> None:
-    """Table, picture and raw rows of the comparison, and the winner as tags."""
+def record_comparison(comparison: Comparison, report: Sequence[Path], ref: RunRef) -> None:
+    """Table, picture and raw rows of the comparison, and the winner as tags.
+
+    `report`: the files of its report.
+    """
     run = Run(ref)
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in report:
         run.log_artifact(path, "comparison")
     run.log_table(
         [row.model_dump(mode="json", exclude={"metrics", "delta", "sizes"}) | row.metrics for row in comparison.rows],

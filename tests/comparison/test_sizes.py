@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.comparison import Comparison, compare, to_markdown
-from tasks.comparison.report import write_report
+from tasks.comparison import Comparison, to_markdown
+from tasks.comparison.curves import drawn_sizes
+from tasks.comparison.report import written_report
 from tasks.comparison.sizes import size_lines
 from tests.comparison.test_render import printed
-from tests.comparison.worlds import BLEU, DIGEST, LOSS, five_cells, row
-
-DROP = {"drop 0": {"loss": 1.1, "bleu": 30.0}, "drop 1": {"loss": 1.25, "bleu": 28.0}, "drop | 2": {"loss": 3.0}}
-
-
-def elastic() -> Comparison:
-    """A base, a cell with three sizes and one with two."""
-    rows = [
-        row("none", metrics={"loss": 4.3, "bleu": 0.1}),
-        row("adapter_drop", metrics={"loss": 1.1, "bleu": 30.0}, sizes=DROP),
-        row("lora", metrics={"loss": 1.2, "bleu": 29.0}),
-        row("shrinking", metrics={"loss": 1.3, "bleu": 27.0}, sizes={"r 8": {"loss": 1.3}, "r 4": {"loss": 1.6}}),
-    ]
-    return compare("elastic", rows, [LOSS, BLEU], "loss", DIGEST)
+from tests.comparison.worlds import elastic, five_cells
 
 
 def test_a_small_table_shows_each_size_with_what_was_measured_at_it() -> None:
@@ -43,18 +31,18 @@ def test_a_terminal_shows_a_line_per_cell_and_metric() -> None:
 
 
 def test_without_sizes_nothing_is_said_of_them_and_nothing_drawn(tmp_path: Path) -> None:
-    write_report(five_cells(), {}, tmp_path)
+    with written_report(five_cells(), {}, tmp_path):
+        pass
     assert "per size" not in (tmp_path / "comparison.md").read_text(encoding="utf-8")
     assert list(size_lines(five_cells())) == []
     assert not (tmp_path / "sizes.png").exists()
 
 
 def test_the_curves_are_drawn_into_the_report_and_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        write_report(elastic(), {}, tmp_path / name)
-    one, two = ((tmp_path / name / "sizes.png").read_bytes() for name in ("one", "two"))
-    assert one == two
-    assert one.startswith(b"\x89PNG")
+    with written_report(elastic(), {}, tmp_path / "report"):
+        drawn = (tmp_path / "report" / "sizes.png").read_bytes()
+    assert drawn == drawn_sizes(elastic())
+    assert drawn.startswith(b"\x89PNG")
 
 
 def test_the_sizes_survive_the_trip_through_json() -> None:

@@ -1,4 +1,4 @@
-"""A comparison in view: the base, two good cells, one without the deciding metric, one that failed."""
+"""Comparisons in view: the base, two good cells, one without the deciding metric, one that failed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tasks.comparison import Comparison, ComparisonRow, MetricColumn, compare
 LOSS = MetricColumn(name="loss", higher_is_better=False)
 BLEU = MetricColumn(name="bleu", higher_is_better=True)
 DIGEST = "d" * 64
+DROP = {"drop 0": {"loss": 1.1, "bleu": 30.0}, "drop 1": {"loss": 1.25, "bleu": 28.0}, "drop | 2": {"loss": 3.0}}
 
 
 def row(kind: str, status: Literal["done", "cached", "failed"] = "done", **facts: Any) -> ComparisonRow:
@@ -36,3 +37,14 @@ def five_rows() -> list[ComparisonRow]:
 
 def five_cells(metric: str = "loss") -> Comparison:
     return compare("stories", five_rows(), [LOSS, BLEU], metric, DIGEST)
+
+
+def elastic() -> Comparison:
+    """A base, a cell with three sizes and one with two."""
+    rows = [
+        row("none", metrics={"loss": 4.3, "bleu": 0.1}),
+        row("adapter_drop", metrics={"loss": 1.1, "bleu": 30.0}, sizes=DROP),
+        row("lora", metrics={"loss": 1.2, "bleu": 29.0}),
+        row("shrinking", metrics={"loss": 1.3, "bleu": 27.0}, sizes={"r 8": {"loss": 1.3}, "r 4": {"loss": 1.6}}),
+    ]
+    return compare("elastic", rows, [LOSS, BLEU], "loss", DIGEST)

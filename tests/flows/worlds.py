@@ -76,6 +76,7 @@ def started(folder: Path, *arguments: str, **variables: str) -> Iterator[subproc
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_signals,
     )
     try:
         yield process
@@ -83,6 +84,12 @@ def started(folder: Path, *arguments: str, **variables: str) -> Iterator[subproc
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def hear_signals() -> None:
+    """Whoever runs the tests in the background, or with nohup, has closed the ears of all that they start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def tuneline(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -262,15 +262,14 @@ def test_what_a_method_says_of_its_result_stands_beside_its_other_facts(world: W
 
 def test_a_comparison_leaves_its_files_a_table_and_the_winner(world: World) -> None:
     comparison = five_cells()
-    folder = world.folder / "comparison"
-    folder.mkdir()
-    (folder / "comparison.md").write_text("# Table")
-    record_comparison(comparison, folder, world.run("parent"))
+    table = world.folder / "comparison.md"
+    table.write_text("# Table")
+    record_comparison(comparison, [table], world.run("parent"))
 
     run = world.arrived("parent")
     assert run.artifacts["comparison/comparison.md"] == b"# Table"
-    table = json.loads(run.artifacts["comparison/table.json"])
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    kept = json.loads(run.artifacts["comparison/table.json"])
+    rows = [dict(zip(kept["columns"], row, strict=True)) for row in kept["data"]]
     assert {row["label"]: row["bleu"] for row in rows}["full"] == 31.23
     assert (run.tags["tuneline.winner"], run.tags["tuneline.metric"]) == (comparison.winner, "loss")
 

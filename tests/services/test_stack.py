@@ -20,6 +20,7 @@ from tasks.launch.ownership import Owner
 from tasks.services.catalogue import DATABASES, SUPERUSER
 from tasks.services.healthy import fetch
 from tasks.services.postgres import program
+from tests.flows.worlds import hear_signals
 from tests.launch.worlds import wait_until
 from tests.services.stack import SERVICES, RunningStack, clean_environment, processes_of
 from tests.tracking.kids import create_and_wait, start
@@ -272,6 +273,7 @@ def test_down_ends_all_of_it_and_up_finds_its_data_again(team: RunningStack) -> 
         env=clean_environment(),
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_signals,
     )
     assert stay.stdout is not None
     assert any("Ctrl-C" in line for line in stay.stdout)
