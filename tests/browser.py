@@ -12,7 +12,11 @@ from playwright.sync_api import Browser, sync_playwright
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: infra/install-system-packages.sh")
 PAGE_MILLISECONDS = 120_000
-_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+_OPTIONS = [
+    "--no-sandbox",
+    *("--disable-gpu", "--disable-software-rasterizer"),  # emulating a GPU takes a core for as long as a page moves
+    *("--disable-background-networking", "--disable-component-update"),
+]
 
 
 @contextmanager

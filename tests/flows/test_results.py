@@ -32,6 +32,7 @@ def test_the_demo_separates_the_methods(tmp_path: Path) -> None:
     assert all("slot_f1" in row.metrics for row in rows.values())
 
 
+@pytest.mark.cross
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real tiny model and the E2E data are not beside the project")
 def test_on_the_real_model_and_data_every_method_beats_the_base_and_full_beats_lora(tmp_path: Path) -> None:
     (tmp_path / "shared").symlink_to(SHARED)

@@ -45,9 +45,10 @@ sys.exit(0 if seconds == "0" or run.state.is_completed() else f"{run.state}: {ru
 """A deployment as an orchestrator makes one, and a run of it by the worker."""
 
 ASK = """
-import mlflow, sys
+import sys
 from mlflow import MlflowClient
-[run] = MlflowClient().search_runs([e.experiment_id for e in MlflowClient().search_experiments()])
+client = MlflowClient()
+[run] = client.search_runs([client.get_experiment_by_name("e").experiment_id])
 sys.stdout.write(f"{run.info.status} {run.info.user_id} {run.data.tags['mlflow.runName']}")
 """
 
