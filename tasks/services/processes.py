@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -29,15 +30,22 @@ TOKEN = "TUNELINE_SERVICE"  # noqa: S105  (it tells processes apart)
 
 _STOP_SECONDS = 25.0
 """How long a service gets: the ranks of a run that its worker has started save a checkpoint meanwhile."""
+_REAPING_SECONDS = 5.0
+"""The system does it at once, or, in a container without an init, never."""
 
 
 def running(stack: Stack, service: Service) -> Owner | None:
     """The process that a service is; None where it has ended, whoever has its pid now."""
+    found = _last(stack, service)
+    return found if found and found.is_here and found.lives else None
+
+
+def _last(stack: Stack, service: Service) -> Owner | None:
+    """The process that a service was when it started last."""
     try:
-        found = Owner.model_validate_json(stack.record(service.name).read_bytes())
+        return Owner.model_validate_json(stack.record(service.name).read_bytes())
     except (OSError, ValidationError):
         return None
-    return found if found.is_here and found.lives else None
 
 
 def start(stack: Stack, service: Service, passwords: Mapping[str, str]) -> Owner:
@@ -87,9 +95,20 @@ def make_way(stack: Stack, service: Service) -> None:
         ResourceError: somebody else listens on its port.
     """
     end(carrying(TOKEN, stack.token(service.name)), _STOP_SECONDS)
+    if last := _last(stack, service):
+        _wait_until_reaped(last.pid)
     if service.address and is_taken(service.address):
         fix = f"End what listens there, or choose another port with --{service.name}-port"
         raise ResourceError(f"port {service.address.port} is in use by another program", where=service.name, fix=fix)
+
+
+def _wait_until_reaped(pid: int) -> None:
+    """While a killed process is still in the system's table, Postgres takes it for the owner of its lock file."""
+    end_of_patience = time.monotonic() + _REAPING_SECONDS
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        while process.status() == psutil.STATUS_ZOMBIE and time.monotonic() < end_of_patience:
+            time.sleep(0.05)
 
 
 def is_taken(address: Address) -> bool:

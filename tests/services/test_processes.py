@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import psutil
 import pytest
@@ -67,6 +68,23 @@ def test_what_a_killed_service_has_left_is_ended_before_it_starts_again(stack: S
     processes.make_way(stack, parent)
 
     assert not psutil.pid_exists(child.pid) or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_service_starts_again_once_the_system_has_taken_the_dead_process_away(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """Postgres goes by the pid in its lock file, which a dead process keeps until then."""
+    dead = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    stack.record("worker").write_text(process_of(dead.pid).model_dump_json())
+    dead.kill()
+    wait_until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE)
+    reaping = Timer(1, dead.wait)
+    reaping.start()
+
+    processes.make_way(stack, service(tmp_path, ""))
+
+    assert not psutil.pid_exists(dead.pid)
+    reaping.join()
 
 
 def test_a_process_that_got_the_pid_of_a_dead_service_is_not_taken_for_it(stack: Stack, tmp_path: Path) -> None:
