@@ -49,7 +49,7 @@ def promote(model: str, reason: str, version: int = 0, alias: str = "challenger"
     if promoted.entry:
         facts = {"version": promoted.version, "replaced": promoted.replaced, "reason": ask.reason}
         announce(PROMOTED, ask.model, facts | {"evidence": judged.evidence.digest, "approved_by": approver})
-    return Completed(message=said_of(promoted), data=promoted)
+    return Completed(message=str(promoted), data=promoted)
 
 
 @flow(name="rollback", flow_run_name="roll back {model}", persist_result=False, **NOTED)
@@ -67,15 +67,7 @@ def rollback(model: str, reason: str, version: int = 0) -> State[Promotion]:
     ask = nominated(_asked(model, reason), version)
     rolled = roll_back(ask)
     announce(ROLLED_BACK, ask.model, {"version": rolled.version, "replaced": rolled.replaced, "reason": ask.reason})
-    return Completed(message=said_of(rolled), data=rolled)
-
-
-def said_of(done: Promotion) -> str:
-    """One line of what became of it."""
-    if not done.entry:
-        return f"{done.model} version {done.version} is the champion already; nothing was changed."
-    instead = f", instead of version {done.replaced}" if done.replaced else ""
-    return f"{done.model} version {done.version} is the champion now{instead}."
+    return Completed(message=str(rolled), data=rolled)
 
 
 def _asked(model: str, reason: str) -> Ask:

@@ -33,7 +33,7 @@ def promote_version(ask: Ask, console: Console) -> int:
     with prefect_server(ask.runs / "prefect-server.log") as own:
         from flows.deployed import start_deployed
         from flows.ending import run_to_its_end
-        from flows.promote import promote, said_of
+        from flows.promote import promote
         from tasks.promotion.promote import Promotion, asks_a_person
 
         wants_person = asks_a_person(ask)
@@ -43,7 +43,7 @@ def promote_version(ask: Ask, console: Console) -> int:
             console.print(f"A person has to approve: {page}", highlight=False, soft_wrap=True)
             return 0
         ending = run_to_its_end(promote, parameters, Promotion)
-    console.print(said_of(ending.outcome), highlight=False, soft_wrap=True)
+    console.print(str(ending.outcome), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -59,8 +59,7 @@ def roll_back_model(model: str, reason: str, version: int, console: Console) -> 
     from tasks.promotion.promote import roll_back
 
     done = roll_back(ask)
-    instead = f", instead of version {done.replaced}"
-    console.print(f"{done.model} version {done.version} is the champion now{instead}.", highlight=False, soft_wrap=True)
+    console.print(str(done), highlight=False, soft_wrap=True)
     if "PREFECT_API_URL" in os.environ:
         from flows.announce import ROLLED_BACK, announce
 

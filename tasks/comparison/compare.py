@@ -38,13 +38,13 @@ def compare(
         metrics=tuple(column.name for column in columns),
         lower_is_better=tuple(column.name for column in columns if not column.higher_is_better),
         rows=tuple(ordered),
-        winner=next((row.label for row in ordered if row.kind not in _NO_WINNERS and _wins(row, metric)), None),
+        winner=next((row.label for row in ordered if _may_win(row, metric)), None),
         rows_digest=rows_digest,
     )
 
 
-def _wins(row: ComparisonRow, metric: str) -> bool:
-    return _score(row, metric) is not None
+def _may_win(row: ComparisonRow, metric: str) -> bool:
+    return row.kind not in _NO_WINNERS and _score(row, metric) is not None
 
 
 def is_baseline(row: ComparisonRow) -> bool:

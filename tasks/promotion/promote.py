@@ -50,6 +50,12 @@ class Promotion(Value):
     entry: int
     """Its number in the promotion log; 0 where nothing was to be changed."""
 
+    def __str__(self) -> str:
+        if not self.entry:
+            return f"{self.model} version {self.version} is the champion already; nothing was changed."
+        instead = f", instead of version {self.replaced}" if self.replaced else ""
+        return f"{self.model} version {self.version} is the champion now{instead}."
+
 
 class Desk:
     """One model's registry entry, log and switch."""
